@@ -1,0 +1,45 @@
+"""Stores and finds binary codes; knows no pixels, no torch, no model.
+
+`HammingIndex` is exact search in memory, `Store` the same beside a catalogue of images in a folder.
+"""
+
+from index.codes import check_codes, check_n_bits, hamming_distances, n_code_bytes, pack_bits, unpack_bits
+from index.errors import (
+    DeepHashError,
+    ModelMismatch,
+    NotAStore,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreTooNew,
+    UnknownId,
+)
+from index.records import DuplicateCluster, Entry, FileStat, Filter, Match, Problem, Record, Skipped, StoreStats
+
+__all__ = [
+    "DeepHashError",
+    "DuplicateCluster",
+    "Entry",
+    "FileStat",
+    "Filter",
+    "Match",
+    "ModelMismatch",
+    "NotAStore",
+    "Problem",
+    "Record",
+    "Skipped",
+    "StoreDamaged",
+    "StoreError",
+    "StoreFull",
+    "StoreLocked",
+    "StoreStats",
+    "StoreTooNew",
+    "UnknownId",
+    "check_codes",
+    "check_n_bits",
+    "hamming_distances",
+    "n_code_bytes",
+    "pack_bits",
+    "unpack_bits",
+]
