@@ -16,6 +16,7 @@ from index.errors import (
     UnknownId,
 )
 from index.records import DuplicateCluster, Entry, FileStat, Filter, Match, Problem, Record, Skipped, StoreStats
+from index.search import HammingIndex
 
 __all__ = [
     "DeepHashError",
@@ -23,6 +24,7 @@ __all__ = [
     "Entry",
     "FileStat",
     "Filter",
+    "HammingIndex",
     "Match",
     "ModelMismatch",
     "NotAStore",

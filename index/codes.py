@@ -1,4 +1,4 @@
-"""Codes: bits packed into bytes, most significant bit first, pad bits 0. The bit order is defined here and nowhere else."""
+"""Codes: bits packed into bytes, most significant bit first, pad bits 0. The bit order is defined here, once."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def unpack_bits(codes: npt.ArrayLike, n_bits: int) -> npt.NDArray[np.bool_]:
 
 
 def check_codes(codes: npt.ArrayLike, n_bits: int, *, name: str = "codes") -> Codes:
-    """Return codes as a C-contiguous (N, ceil(n_bits / 8)) uint8 array; one code of shape (n_bytes,) becomes (1, n_bytes).
+    """Return codes as a C-contiguous (N, ceil(n_bits / 8)) uint8 array; a single code (n_bytes,) becomes (1, n_bytes).
 
     Raises:
         ValueError: another dtype, shape or width, or pad bits that are not 0. The text begins with `name`.
@@ -80,7 +80,7 @@ def check_codes(codes: npt.ArrayLike, n_bits: int, *, name: str = "codes") -> Co
         )
     n_pad = 8 * width - int(n_bits)
     if n_pad and np.any(array[:, -1] & ((1 << n_pad) - 1)):
-        raise ValueError(f"{name} have bits set behind their {n_bits} bits: pad bits must be 0, pack them with pack_bits")
+        raise ValueError(f"{name} have bits set behind bit {n_bits}: pad bits must be 0, pack with pack_bits(bits)")
     return np.ascontiguousarray(array)
 
 
@@ -92,9 +92,11 @@ def hamming_distances(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.int3
     """
     left, right = np.asarray(a), np.asarray(b)
     if left.dtype != np.uint8 or right.dtype != np.uint8 or left.ndim != 2 or right.ndim != 2:
-        raise ValueError(f"codes are (N, n_bytes) uint8, these are {left.shape} {left.dtype} and {right.shape} {right.dtype}")
+        shapes = f"{left.shape} {left.dtype} and {right.shape} {right.dtype}"
+        raise ValueError(f"codes are (N, n_bytes) uint8, these are {shapes}: pack bits with pack_bits(logits > 0)")
     if left.shape[1] != right.shape[1]:
-        raise ValueError(f"codes of {left.shape[1]} and of {right.shape[1]} bytes cannot be compared: use one model for both")
+        widths = f"{left.shape[1]} and of {right.shape[1]} bytes"
+        raise ValueError(f"codes of {widths} cannot be compared: use one model for both")
     left_words, right_words = as_words(left), as_words(right)
     distances = np.zeros((len(left), len(right)), dtype=np.int32)
     step = max(1, _BLOCK_WORDS // max(1, len(right)))
@@ -106,7 +108,7 @@ def hamming_distances(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.int3
 
 
 def as_words(codes: Codes) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Return the codes (N, n_bytes) as a few wide unsigned words each, for XOR and bit counts: a view, or a copy padded to 8."""
+    """Return codes (N, n_bytes) as a few wide unsigned words each, for XOR and bit counts: a view, or a padded copy."""
     width = codes.shape[1]
     for dtype in (np.uint64, np.uint32, np.uint16, np.uint8):
         size = np.dtype(dtype).itemsize

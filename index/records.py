@@ -12,7 +12,7 @@ Metadata: TypeAlias = Mapping[str, Scalar]
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """A file as the file system shows it. `path` is a str as os.fsdecode makes it (surrogate escapes for other encodings)."""
+    """A file as the file system shows it. `path` is a str as os.fsdecode makes it (surrogates for other encodings)."""
 
     path: str
     n_bytes: int
@@ -56,8 +56,8 @@ class Match:
 class Filter:
     """Which images to consider: all conditions must hold.
 
-    `path` is a glob over the whole path in which `*` also matches `/` (`*`, `?`, `[ab]`). `metadata` asks for equal values under all
-    given keys; None asks for a key that is null or absent.
+    `path` is a glob over the whole path (`*`, `?`, `[ab]`, `[!ab]`) in which `*` also matches `/`. `metadata` asks for
+    equal values under all given keys (true is not 1); None asks for a key that is null or absent.
     """
 
     path: str | None = None

@@ -56,7 +56,7 @@ def test_a_single_code_becomes_a_row_and_slices_become_contiguous():
 @pytest.mark.parametrize(
     ("codes", "n_bits", "text"),
     [
-        (np.zeros((2, 8), np.float32), 64, "queries have dtype float32, not uint8: pack bits with pack_bits(logits > 0)"),
+        (np.zeros((2, 8), np.float32), 64, "queries have dtype float32, not uint8: pack bits with pack_bits"),
         (np.zeros((2, 64), bool), 64, "pack_bits"),
         (np.zeros((2, 8), np.int64), 64, "not uint8"),
         (np.zeros((2, 4), np.uint8), 64, "queries have 4 bytes each, 64 bits take 8: encode them with the model"),
