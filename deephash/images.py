@@ -188,7 +188,10 @@ class InputSpec:
             raise ValueError(f"input spec lacks {', '.join(sorted(missing))}")
         if unknown := values.keys() - names:
             raise ValueError(f"input spec has unknown fields: {', '.join(sorted(map(str, unknown)))}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,7 +244,7 @@ def find_images(
             ) from None
         except OSError:
             pass  # It is there; why it cannot be read is said when the walk gets to it.
-    return _walk(paths, on_skip or (lambda path, reason: None))
+    return _walk(paths, on_skip if on_skip is not None else lambda path, reason: None)
 
 
 def _walk(roots: list[str], skip: Callable[[str, str], None]) -> Iterator[FileStat]:
