@@ -67,11 +67,15 @@ class ITQ:
     bits = logits > 0. `losses` (n_blocks, iterations + 1) float64 holds ||B - V R||^2 / (N c) for the random rotation
     and after each iteration; it never increases.
 
-    More bits than `block_width`, or than the rank of the centred features (at most min(D, N - 1)): the bits are split
-    into as few blocks of nearly equal width as those two allow, and each block rotates the leading components by an ITQ
-    of its own, from another random rotation. The blocks land in different local optima, so each adds information, less
-    and less; at a rank of one or two they repeat themselves. A narrower block drops directions of little variance,
-    which pays when the features come from few classes and costs when they come from many.
+    Up to `block_width` bits this is the paper's method. More bits than that, or than the rank of the centred features
+    (at most min(D, N - 1)), are split into as few blocks of nearly equal width as the two allow; each block rotates the
+    leading components by an ITQ of its own, from another random rotation. The blocks land in different local optima, so
+    each adds information, less and less; at a rank of one or two they repeat themselves.
+
+    Why 64: directions of little variance are noise to a collection of some dozen classes. EfficientNet-Lite0 features,
+    128 bits, blocks of 64 against one of 128: mAP .807 against .768 on objects of 51 classes (fitted on one half,
+    searched in the other), .509 against .480 on CIFAR-10. Fitted on photographs of 1,000 classes, for use on other
+    images, the wide block is better on the objects, .627 against .606: give such a fit a larger `block_width`.
 
     The cost is that of iterations * N * n_bits * block_width: fit on a sample (10,000 to 50,000 rows) of a large
     collection. Signs and seeded draws are fixed, so a fit repeats on the same machine.
@@ -85,7 +89,7 @@ class ITQ:
     projection: _Floats
     losses: NDArray[np.float64]
 
-    def __init__(self, n_bits: int, *, iterations: int = 50, block_width: int = 256, seed: int = 0) -> None:
+    def __init__(self, n_bits: int, *, iterations: int = 50, block_width: int = 64, seed: int = 0) -> None:
         self.n_bits = check_n_bits(n_bits)
         if isinstance(iterations, bool) or not isinstance(iterations, (int, np.integer)) or iterations < 0:
             raise ValueError(f"iterations is {iterations!r}: use an integer of 0 or more (0 = a random rotation)")
