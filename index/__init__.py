@@ -17,6 +17,7 @@ from index.errors import (
 )
 from index.records import DuplicateCluster, Entry, FileStat, Filter, Match, Problem, Record, Skipped, StoreStats
 from index.search import HammingIndex
+from index.store import Store
 
 __all__ = [
     "DeepHashError",
@@ -31,6 +32,7 @@ __all__ = [
     "Problem",
     "Record",
     "Skipped",
+    "Store",
     "StoreDamaged",
     "StoreError",
     "StoreFull",

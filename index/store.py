@@ -1,0 +1,613 @@
+"""Store: a folder with a catalogue of images, their codes, and the search over them, kept in step. The front door.
+
+The catalogue is the truth. The search structure is made from it (or from the cache) when something is first searched,
+and follows it commit by commit.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import secrets
+import shutil
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from types import EllipsisType, TracebackType
+from typing import Any
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+
+from index import duplicates, snapshot
+from index.catalogue import NAME, Catalogue
+from index.codes import Codes, check_codes, check_n_bits, n_code_bytes
+from index.errors import ModelMismatch, NotAStore, StoreDamaged, StoreError, StoreFull, StoreLocked
+from index.records import (
+    DuplicateCluster,
+    Entry,
+    FileStat,
+    Filter,
+    Match,
+    Metadata,
+    Problem,
+    Record,
+    Skipped,
+    StoreStats,
+)
+from index.rows import condition, encode_metadata, encode_text
+from index.schema import full_disk
+from index.search import Distances, HammingIndex, Ids, check_k, check_radius
+
+LOCK = "writer.lock"
+_OWN_PREFIXES = (NAME, LOCK, "snapshot-", snapshot.MANIFEST)
+# Below this the cache saves nothing worth its files; above, it is written when a twentieth of the rows has changed.
+_CACHE_ABOVE = 10_000
+_CACHE_STALE_SHARE = 0.05
+_DEAD_AFTER_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    """The search structure at one commit. Never changed, only replaced: searches in other threads need no lock."""
+
+    index: HammingIndex
+    epoch: int
+    last_id: int
+
+
+class Store:
+    """Images and their codes in one folder, which can be copied whole; results are ordered by (distance, id).
+
+    One process may have it open for writing, any number for reading; a reader sees every commit whole, with its next
+    search or `refresh`. Threads may share a store. Ids ascend in the order of insertion and are never used again. Paths
+    are str as os.fsdecode makes them, unique within the store.
+    """
+
+    def __init__(self, folder: Path, catalogue: Catalogue, lock: filelock.BaseFileLock | None) -> None:
+        self.folder = folder
+        self.n_bits = catalogue.n_bits
+        self.fingerprint = catalogue.fingerprint
+        self.writable = lock is not None
+        self._catalogue = catalogue
+        self._lock = lock
+        self._view: _View | None = None
+        self._cached: snapshot.Snapshot | None = None
+        self._filtered: tuple[str, int, HammingIndex] | None = None
+        self._closed = False
+
+    # -- making, opening, closing --
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        n_bits: int,
+        fingerprint: str,
+        files: Mapping[str, bytes | Path] | None = None,
+    ) -> Store:
+        """Make an empty store, with the given files in it (the model), and open it for writing.
+
+        It appears whole or not at all: a kill half-way leaves a hidden `.<name>.*.tmp` folder, which does no harm.
+
+        Raises:
+            ValueError: an n_bits out of range, or a file name that the store uses itself.
+            StoreError: the folder exists already, or cannot be made.
+            StoreFull: the disk is full.
+        """
+        folder = Path(folder).absolute()
+        given = dict(files or {})
+        check_n_bits(n_bits)
+        for name in given:
+            if name != Path(name).name or name.startswith((*_OWN_PREFIXES, ".")):
+                raise ValueError(f"{name!r} cannot be a file of the index: use a plain name of its own")
+        if folder.is_symlink() or folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise StoreError(f"{folder} exists already: open it, or choose another name")
+        unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
+        try:
+            _clear_dead(folder)
+            unfinished.mkdir(parents=True)
+            sums = {}
+            for name, content in given.items():
+                data = content.read_bytes() if isinstance(content, Path) else bytes(content)
+                snapshot.write_file(unfinished / name, data)
+                sums[name] = [len(data), zlib.crc32(data)]
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            Catalogue.create(
+                unfinished / NAME, n_bits=n_bits, fingerprint=fingerprint, created=created, files=json.dumps(sums)
+            )
+            snapshot.sync_folder(unfinished)
+            unfinished.rename(folder)
+            snapshot.sync_folder(folder.parent)
+        except OSError as error:
+            if full_disk(error):
+                raise StoreFull(f"{folder} cannot be created: the disk is full; free space and run again") from error
+            if folder.exists():
+                raise StoreError(f"{folder} exists already: open it, or choose another name") from error
+            raise StoreError(f"{folder} cannot be created ({error}): choose another place") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return cls.open(folder, writable=True)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        writable: bool = False,
+        timeout: float = 0.0,
+        fingerprint: str | None = None,
+    ) -> Store:
+        """Open a store. For writing, wait up to `timeout` seconds while another process writes (-1: for ever).
+
+        Raises:
+            NotAStore: there is no store.
+            StoreDamaged: its catalogue cannot be read.
+            StoreTooNew: it was written by a newer program.
+            StoreLocked: another process is still writing.
+            ModelMismatch: its codes were made by another model than the one with this fingerprint.
+        """
+        folder = Path(folder).absolute()
+        if not folder.exists():
+            raise NotAStore(f"{folder} does not exist: name an existing index, or create one")
+        if not folder.is_dir():
+            raise NotAStore(f"{folder} is a file, and an index is a folder: name another one")
+        if not (folder / NAME).is_file():
+            raise NotAStore(f"{folder} is not an index: it has no {NAME}; name another folder, or create an index")
+        lock = _locked(folder, timeout) if writable else None
+        try:
+            catalogue = Catalogue.open(folder / NAME, writable=writable)
+            if fingerprint is not None and fingerprint != catalogue.fingerprint:
+                catalogue.close()
+                raise ModelMismatch(
+                    f"{folder} was built with another model (fingerprint {catalogue.fingerprint}, not {fingerprint}): "
+                    "use the model it was built with, or index again into a new folder"
+                )
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        return cls(folder, catalogue, lock)
+
+    def close(self) -> None:
+        """Close the store; one open for writing brings its cache up to date first. Calling it twice is fine."""
+        self._close(write_cache=True)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # After an error or Ctrl-C: away at once. The cache can wait.
+        self._close(write_cache=kind is None)
+
+    def _close(self, *, write_cache: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self.writable and write_cache:
+                # Only a cache: what is damaged or full is said by whatever needs it, not by close().
+                with suppress(StoreError):
+                    self._write_cache()
+        finally:
+            try:
+                self._catalogue.close()
+            finally:
+                if self._lock is not None:
+                    self._lock.release()
+
+    def __len__(self) -> int:
+        return self._catalogue.n_images
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._catalogue
+
+    @property
+    def epoch(self) -> int:
+        """The number of commits that touched images."""
+        return self._catalogue.epoch
+
+    # -- images in and out --
+
+    def put(self, entries: Sequence[Entry], codes: npt.ArrayLike) -> Ids:
+        """Add images with their codes, or update those whose path is known; return their ids (N,) int64.
+
+        One transaction: when this returns, all of them are safe on disk; when it raises, none is. A known path keeps
+        its id. Where a path comes twice, its last entry counts.
+
+        Raises:
+            ValueError: codes that do not fit the store or the entries, or an entry that cannot be stored.
+            StoreFull: the disk is full.
+        """
+        array = self._check(codes, "codes")
+        if len(array) != len(entries):
+            raise ValueError(f"{len(entries)} entries came with {len(array)} codes: pass one code for each entry")
+        return np.array(self._catalogue.put(entries, array) if len(array) else [], dtype=np.int64)
+
+    def relocate(self, moves: Sequence[tuple[int, FileStat]]) -> None:
+        """Give images (ids) a new path, size and time: files that were moved or touched. One transaction.
+
+        Raises:
+            UnknownId: an id that is not here.
+            ValueError: a path that belongs to another image.
+        """
+        if moves:
+            self._catalogue.relocate(moves)
+
+    def annotate(
+        self,
+        ids: Iterable[int],
+        *,
+        label: str | EllipsisType | None = ...,
+        metadata: Metadata | EllipsisType = ...,
+    ) -> None:
+        """Set the label, the metadata (all of it), or both, of images; what is not given stays. One transaction.
+
+        Raises:
+            UnknownId: an id that is not here.
+            ValueError: metadata that cannot be stored.
+        """
+        changes: dict[str, str | bytes | None] = {}
+        if not isinstance(label, EllipsisType):
+            changes["label"] = encode_text(label)
+        if not isinstance(metadata, EllipsisType):
+            changes["metadata"] = encode_metadata(metadata)
+        wanted = _plain(ids)
+        if changes and wanted:
+            self._catalogue.annotate(wanted, changes)
+
+    def remove(self, ids: Iterable[int]) -> int:
+        """Remove images; return how many there were. Ids that are not here are passed over. One transaction."""
+        return self._catalogue.remove(_plain(ids))
+
+    def records(self, ids: Iterable[int]) -> list[Record]:
+        """Return the images with these ids, in this order.
+
+        Raises:
+            UnknownId: an id that is not here.
+        """
+        return self._catalogue.records(_plain(ids))
+
+    def by_path(self, paths: Iterable[str]) -> dict[str, Record]:
+        """Return the images at these paths; paths that are not here are left out."""
+        return self._catalogue.by_path(paths)
+
+    def by_content(self, hashes: Iterable[bytes]) -> dict[bytes, list[Record]]:
+        """Return the images with these content hashes, ids ascending; hashes that are not here are left out."""
+        return self._catalogue.by_content(hashes)
+
+    def paths(self, under: str | None = None) -> Iterator[tuple[int, str]]:
+        """Yield (id, path) of all images, or of those in a folder and the folders in it, by id."""
+        return self._catalogue.paths(under)
+
+    def ids(self, where: Filter | None = None) -> Ids:
+        """Return the ids of the images that a filter lets through, int64, ascending."""
+        return self._catalogue.ids(where)
+
+    def iterate(self, where: Filter | None = None) -> Iterator[Record]:
+        """Yield the images that a filter lets through, by id, in bounded memory."""
+        return self._catalogue.iterate(where)
+
+    def codes(self, ids: Iterable[int]) -> Codes:
+        """Return the codes of images, (N, n_bytes) uint8, in the order of ids.
+
+        Raises:
+            UnknownId: an id that is not here.
+        """
+        data = b"".join(record.code for record in self.records(ids))
+        return np.frombuffer(data, np.uint8).reshape(-1, n_code_bytes(self.n_bits)).copy()
+
+    # -- files --
+
+    def changed(self, files: Iterable[FileStat]) -> list[FileStat]:
+        """Return the files that are neither indexed nor skipped with the same size and mtime_ns, in their order."""
+        return self._catalogue.changed(files)
+
+    def remember_skipped(self, files: Sequence[tuple[FileStat, str]]) -> None:
+        """Note files that could not be read, with the reason, so that they are tried again only when they change."""
+        if files:
+            self._catalogue.remember_skipped(files)
+
+    def skipped(self) -> list[Skipped]:
+        """Return the files that could not be read, by path."""
+        return self._catalogue.skipped()
+
+    def forget_skipped(self, paths: Iterable[str]) -> None:
+        """Have these files tried again."""
+        self._catalogue.forget_skipped(paths)
+
+    def add_root(self, path: str) -> None:
+        """Remember a folder that was indexed."""
+        self._catalogue.add_root(path)
+
+    def roots(self) -> list[str]:
+        """Return the folders that were indexed, by path."""
+        return self._catalogue.roots()
+
+    # -- searching --
+
+    def search(
+        self,
+        codes: npt.ArrayLike,
+        k: int | None = 10,
+        *,
+        radius: int | None = None,
+        where: Filter | None = None,
+        exclude: Iterable[int] = (),
+    ) -> list[list[Match]]:
+        """Return for each code its nearest images, by (distance, id).
+
+        The k nearest; with a radius (inclusive) too, only those within it; with k None, all within the radius. `where`
+        lets only some images take part, `exclude` keeps ids out (of a query that is indexed itself).
+
+        Raises:
+            ValueError: codes that are not of this store, k below 1, a negative radius, or neither k nor radius.
+            StoreDamaged: the catalogue is not what was written.
+        """
+        queries = self._check(codes, "query codes")
+        if k is None and radius is None:
+            raise ValueError("neither k nor radius is given: pass one, or both")
+        banned = set(_plain(exclude))
+        for _ in range(8):
+            found = self._find(queries, k, radius, where, banned)
+            faces = self._catalogue.faces(list(dict.fromkeys(id for row in found for id, _ in row)))
+            if all(id in faces for row in found for id, _ in row):
+                break
+            # An image was removed between search and look-up: search again, so that k is k.
+        return [[Match(id, distance, *faces[id]) for id, distance in row if id in faces] for row in found]
+
+    def _find(
+        self, queries: Codes, k: int | None, radius: int | None, where: Filter | None, banned: set[int]
+    ) -> list[list[tuple[int, int]]]:
+        index = self._considered(where)
+        if k is None:
+            assert radius is not None
+            limits, distances, ids = index.range_search(queries, radius)
+            pairs = list(zip(ids.tolist(), distances.tolist(), strict=True))
+            rows = [pairs[start:stop] for start, stop in pairwise(limits.tolist())]
+        else:
+            table = index.search(queries, check_k(k) + len(banned), radius=radius)
+            rows = [
+                [(id, distance) for id, distance in zip(ids, distances, strict=True) if id >= 0]
+                for distances, ids in zip(*(part.tolist() for part in table), strict=True)
+            ]
+        if banned:
+            rows = [[pair for pair in row if pair[0] not in banned] for row in rows]
+        return rows if k is None else [row[:k] for row in rows]
+
+    def search_ids(
+        self, codes: npt.ArrayLike, k: int = 10, *, radius: int | None = None, where: Filter | None = None
+    ) -> tuple[Distances, Ids]:
+        """Return distances and ids of the nearest as arrays, as `HammingIndex.search` does."""
+        return self._considered(where).search(self._check(codes, "query codes"), k, radius=radius)
+
+    def range_ids(
+        self, codes: npt.ArrayLike, radius: int, *, where: Filter | None = None
+    ) -> tuple[Ids, Distances, Ids]:
+        """Return (limits, distances, ids) of all within the radius, as `HammingIndex.range_search` does."""
+        return self._considered(where).range_search(self._check(codes, "query codes"), radius)
+
+    def refresh(self) -> None:
+        """Take in what this or another process has committed; searching does so by itself."""
+        self._current()
+
+    def _considered(self, where: Filter | None) -> HammingIndex:
+        if where is None:
+            return self._current().index
+        key = repr(condition(where))
+        with self._catalogue.reading():
+            view = self._current()
+            filtered = self._filtered
+            if filtered is None or filtered[:2] != (key, view.epoch):
+                filtered = (key, view.epoch, view.index.subset(self._catalogue.ids(where)))
+                self._filtered = filtered
+        return filtered[2]
+
+    def _current(self) -> _View:
+        view = self._view
+        if view is not None and view.epoch == self._catalogue.epoch:
+            return view
+        with self._catalogue.reading():
+            view = self._followed(self._view or self._from_cache())
+            self._view = view
+        return view
+
+    def _from_cache(self) -> _View | None:
+        token = str(self._catalogue.meta("snapshot") or "")
+        loaded = snapshot.load(self.folder, token=token, n_bits=self.n_bits, fingerprint=self.fingerprint)
+        if loaded is None:
+            return None
+        self._cached = loaded[0]
+        return _View(loaded[1], loaded[0].epoch, loaded[0].last_id)
+
+    def _followed(self, view: _View | None) -> _View:
+        """Return the view of the commit that is being read: the given one with its changes, or a new one."""
+        catalogue = self._catalogue
+        epoch, last_id = catalogue.epoch, catalogue.last_id
+        changed = catalogue.changed_ids(view.epoch) if view is not None else None
+        if view is None or changed is None or view.last_id > last_id:
+            index = HammingIndex(self.n_bits)
+            ids, codes = catalogue.codes_after(0)
+            index.add(codes, ids)
+            return _View(index, epoch, last_id)
+        if view.epoch == epoch:
+            return view
+        changed = [id for id in changed if id <= view.last_id]
+        kept_ids, kept_codes = catalogue.codes_of(changed)
+        new_ids, new_codes = catalogue.codes_after(view.last_id)
+        index = view.index.copy()
+        index.update(np.concatenate((kept_codes, new_codes)), np.concatenate((kept_ids, new_ids)), remove=changed)
+        return _View(index, epoch, last_id)
+
+    def _write_cache(self) -> None:
+        catalogue = self._catalogue
+        n_images, last_id = catalogue.n_images, catalogue.last_id
+        n_changes = catalogue.n_changes()
+        if n_images < _CACHE_ABOVE:
+            if n_changes > _CACHE_ABOVE:
+                catalogue.forget_changes(catalogue.epoch)
+            return
+        cached = self._cached or self._cache_header()
+        if cached is not None and n_changes + last_id - cached.last_id <= _CACHE_STALE_SHARE * n_images:
+            return
+        view = self._current()
+        made = snapshot.Snapshot(secrets.token_hex(16), view.epoch, view.last_id, self.n_bits, self.fingerprint)
+        try:
+            # The catalogue names the new cache before the manifest does: in between there is none that counts.
+            catalogue.forget_changes(view.epoch, snapshot=made.token)
+            snapshot.write(self.folder, made, view.index)
+        except OSError:
+            # A full disk costs the next start a second or two, and nothing else.
+            return
+
+    def _cache_header(self) -> snapshot.Snapshot | None:
+        token = str(self._catalogue.meta("snapshot") or "")
+        return snapshot.header(self.folder, token=token, n_bits=self.n_bits, fingerprint=self.fingerprint)
+
+    # -- copies --
+
+    def duplicates(self, radius: int | None = None, where: Filter | None = None) -> list[DuplicateCluster]:
+        """Return the images that are copies of one: with equal content, or within the radius (inclusive) of it too.
+
+        Kept is the one with most pixels, then most bytes, then the smallest id; each of the others lies within the
+        radius of it. Clusters are ordered by the kept id, their others by (distance, id); `identical` means that all
+        have equal content.
+        """
+        with self._catalogue.reading():
+            if radius is None:
+                groups = duplicates.exact_groups(self._catalogue.copies(where))
+                found = [self._exact(group) for group in groups]
+            else:
+                found = self._near(check_radius(radius), where)
+        return sorted(found, key=lambda cluster: cluster.keep.id)
+
+    def _exact(self, group: list[int]) -> DuplicateCluster:
+        keep, *drop = sorted(self._catalogue.records(group), key=_preference)
+        return DuplicateCluster("identical", keep, tuple(_apart(keep, drop)))
+
+    def _near(self, radius: int, where: Filter | None) -> list[DuplicateCluster]:
+        codes, offsets, members = self._considered(where).groups()
+        order = np.argsort(members)
+        ids = members[order]
+        sizes = self._catalogue.sizes(ids)
+        rank = np.empty(len(ids), dtype=np.int64)
+        rank[np.lexsort((ids, -sizes[:, 1], -sizes[:, 0]))] = np.arange(len(ids))
+        rows = np.repeat(codes, np.diff(offsets), axis=0)[order]
+        found = []
+        for kept, others in duplicates.near_clusters(rows, ids, radius, rank, n_bits=self.n_bits):
+            keep, *drop = self._catalogue.records([kept, *(id for id, _ in others)])
+            same = bool(keep.content_hash) and all(record.content_hash == keep.content_hash for record in drop)
+            pairs = tuple(zip(drop, (distance for _, distance in others), strict=True))
+            found.append(DuplicateCluster("identical" if same else "near", keep, pairs))
+        return found
+
+    # -- health --
+
+    def stats(self) -> StoreStats:
+        """Return the store in numbers, at once: no code is read."""
+        catalogue = self._catalogue
+        sizes = {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
+        by_kind = {"catalogue": 0, "cache": 0, "model": 0}
+        for name, size in sizes.items():
+            cache = name.startswith(("snapshot-", snapshot.MANIFEST))
+            by_kind["catalogue" if name.startswith((NAME, LOCK)) else "cache" if cache else "model"] += size
+        with catalogue.reading():
+            return StoreStats(
+                n_images=catalogue.n_images,
+                n_skipped=catalogue.n_skipped(),
+                n_bits=self.n_bits,
+                fingerprint=self.fingerprint,
+                catalogue_bytes=by_kind["catalogue"],
+                cache_bytes=by_kind["cache"],
+                model_bytes=by_kind["model"],
+                roots=tuple(catalogue.roots()),
+                epoch=catalogue.epoch,
+                created=str(catalogue.meta("created")),
+            )
+
+    def verify(self) -> list[Problem]:
+        """Read everything and return what is not as it was written; an empty list is a healthy store."""
+        problems = [Problem(kind, where, message) for kind, where, message in self._catalogue.problems()]  # type: ignore[arg-type]
+        try:
+            given = json.loads(self._catalogue.meta("files") or "{}")
+        except (ValueError, StoreDamaged):
+            given = {}
+        for name, (n_bytes, crc) in given.items():
+            path = self.folder / name
+            if not path.is_file():
+                problems.append(Problem("model", str(path), "the file is missing: restore it from a copy"))
+            elif path.stat().st_size != n_bytes or zlib.crc32(path.read_bytes()) != crc:
+                problems.append(Problem("model", str(path), "the file was changed: restore it from a copy"))
+        return problems + ([] if problems else self._cache_problems())
+
+    def _cache_problems(self) -> list[Problem]:
+        manifest = self.folder / snapshot.MANIFEST
+        if not manifest.exists():
+            return []
+        with self._catalogue.reading():
+            view, true = self._from_cache(), self._followed(None)
+            if view is None:
+                harmless = "the cache is damaged or another index's: it is not used, and made again by the next writer"
+                return [Problem("cache", str(manifest), harmless)]
+            cached = self._followed(view)
+        ours: tuple[npt.NDArray[Any], ...] = true.index.groups()
+        theirs: tuple[npt.NDArray[Any], ...] = cached.index.groups()
+        if all(np.array_equal(left, right) for left, right in zip(ours, theirs, strict=True)):
+            return []
+        return [Problem("cache", str(manifest), f"the cache contradicts {NAME}: delete {manifest}")]
+
+    def _check(self, codes: npt.ArrayLike, name: str) -> Codes:
+        array = np.asarray(codes)
+        if array.dtype == np.uint8 and array.ndim in (1, 2) and array.shape[-1] != n_code_bytes(self.n_bits):
+            raise ModelMismatch(
+                f"{name} have {8 * array.shape[-1]} bits, {self.folder} has {self.n_bits}: "
+                "encode them with the model that the index was built with"
+            )
+        return check_codes(array, self.n_bits, name=name)
+
+
+def _plain(ids: Iterable[int]) -> list[int]:
+    return [int(id) for id in ids]
+
+
+def _preference(record: Record) -> tuple[int, int, int]:
+    return -record.width * record.height, -record.n_bytes, record.id
+
+
+def _apart(keep: Record, drop: list[Record]) -> list[tuple[Record, int]]:
+    kept = int.from_bytes(keep.code)
+    pairs = [(record, (int.from_bytes(record.code) ^ kept).bit_count()) for record in drop]
+    return sorted(pairs, key=lambda pair: (pair[1], pair[0].id))
+
+
+def _locked(folder: Path, timeout: float) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(folder / LOCK, thread_local=False)
+    try:
+        lock.acquire(timeout=timeout)
+    except filelock.Timeout:
+        waited = f" after {timeout:g} s" if timeout > 0 else ""
+        raise StoreLocked(
+            f"{folder} is being written by another process{waited}: wait until it is done and run again"
+        ) from None
+    except OSError as error:
+        if full_disk(error):
+            raise StoreFull(f"{folder / LOCK} cannot be written: the disk is full; free space and run again") from error
+        raise StoreError(f"{folder} cannot be written to ({error}): check its permissions, or copy it") from error
+    return lock
+
+
+def _clear_dead(folder: Path) -> None:
+    """Delete what killed creations of this store left behind; none takes an hour."""
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        if time.time() - path.stat().st_mtime > _DEAD_AFTER_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
