@@ -459,9 +459,6 @@ def _open_image(file: BinaryIO) -> ImageFile.ImageFile:
         if name not in Image.OPEN:
             continue
         factory, accepts = Image.OPEN[name]
-        if name == "JPEG":
-            # Not jpeg_factory: it looks for further frames, and trips over a damaged list of them.
-            factory = JpegImagePlugin.JpegImageFile
         if accepts is not None and accepts(head[:16]) is not True:
             continue
         file.seek(0)
@@ -477,7 +474,7 @@ def _open_image(file: BinaryIO) -> ImageFile.ImageFile:
                 raise
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            if "truncated" in text or _is_short_riff(file, head):
+            if _says_truncated(text) or _is_short_riff(file, head):
                 raise ImageError("is truncated") from error
             raise ImageError(f"is a damaged, truncated or unsupported {name} file") from error
     raise ImageError(_what_else(head))
@@ -627,9 +624,13 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read: {os.strerror(error.errno).lower()}"
     text = " ".join(str(error).split())[:160]
-    if isinstance(error, EOFError) or "truncated" in text.lower():
+    if isinstance(error, EOFError) or _says_truncated(text):
         return "is truncated"
     return f"is damaged ({text})" if any(character.isalpha() for character in text) else "is damaged or truncated"
+
+
+def _says_truncated(text: str) -> bool:
+    return "truncated" in text.lower() or "end of file" in text.lower()
 
 
 def _shown(path: str) -> str:

@@ -117,11 +117,14 @@ def reason_of(path, spec=SPEC, **options) -> str:
 
 def peak_megabytes(code: str) -> float:
     """Returns by how much a fresh process grows while it runs `code`; imports are not counted."""
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("needs Linux to measure memory")
+    # Not getrusage: its ru_maxrss starts with the peak of the process that forked this one.
     program = (
-        "import resource\nimport numpy as np\nfrom deephash.images import *\nfrom index import FileStat\n"
+        "import re\nimport numpy as np\nfrom deephash.images import *\nfrom index import FileStat\n"
+        "def peak(): return int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]) / 1024\n"
         "load_image(thumbnail_jpeg(np.zeros((9, 9)), 9))\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n" + code + "\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)\n"
+        "before = peak()\n" + code + "\nprint(peak() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -228,11 +231,16 @@ def test_exif_that_raises_does_not_lose_the_picture(monkeypatch):
     assert_corners(load_image(data), tolerance=0)
 
 
-def test_a_damaged_list_of_further_frames_does_not_lose_the_first():
+def test_the_first_picture_of_an_mpo_is_read_whatever_its_list_of_pictures_says(tmp_path):
+    path = written(tmp_path / "a.mpo", corners(), save_all=True, append_images=[Image.new("RGB", (80, 60))], quality=95)
+    assert found(tmp_path) == [path]
+    assert_corners(load_image(path, at_least=10), tolerance=30)
     plain = encoded(corners(), "JPEG", quality=95)
     segment = b"MPF\0II*\0\x08\0\0\0\x01\0" + b"\xff" * 30
     broken = plain[:2] + b"\xff\xe2" + struct.pack(">H", len(segment) + 2) + segment + plain[2:]
-    assert_corners(load_image(broken), tolerance=16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_corners(load_image(broken), tolerance=16)
 
 
 def test_cmyk_is_converted_and_the_red_is_red(tmp_path):
@@ -314,7 +322,9 @@ def test_big_endian_16_bit_tiff_and_12_bits_in_16_are_scaled(tmp_path):
     assert np.asarray(load_image(encoded(twelve))).mean() == pytest.approx(127.5, abs=0.2)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 255), (0, 65535), (-3, 5), (-3e38, 3e38), (0, 1e9), (2, 20)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0, 255), (0, 65535), (-3, 5), (-3e38, 3e38), (0, 1e9), (0, 5), (2, 20)]
+)
 def test_float_tiff_is_scaled_by_its_range(tmp_path, low, high):
     values = np.linspace(low, high, 64 * 64).reshape(64, 64).astype(np.float32)
     path = written(tmp_path / "a.tif", Image.fromarray(values))
@@ -332,6 +342,7 @@ def test_nan_and_infinity_in_a_float_tiff_do_no_harm(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pixels = np.asarray(load_image(written(tmp_path / "a.tif", Image.fromarray(values))))[:, :, 0]
+        assert np.array_equal(pixels, np.asarray(load_image(values))[:, :, 0])
     assert list(pixels[0, :4]) == [0, 255, 0, 128]
     written(tmp_path / "nan.tif", Image.fromarray(np.full((9, 9), np.nan, np.float32)))
     assert reason_of(tmp_path / "nan.tif") == "holds no finite values"
@@ -382,7 +393,9 @@ def test_truncated_files_are_refused_in_every_format(tmp_path):
         for part in (0.9, 0.5):
             path = tmp_path / f"cut{suffix}"
             path.write_bytes(whole[: int(len(whole) * part)])
-            assert "truncated" in reason_of(path), (suffix, part)
+            # Of an AVIF Pillow does not say what is wrong with it.
+            expected = "is a damaged, truncated or unsupported AVIF file" if suffix == ".avif" else "is truncated"
+            assert reason_of(path) == expected, (suffix, part)
         path.write_bytes(whole[:20])
         assert isinstance(decode_file(file_stat(path), SPEC), Failed)
 
@@ -459,6 +472,8 @@ def test_a_file_without_permission_is_named(tmp_path):
         (SystemError("tile cannot\nextend"), "is damaged (tile cannot extend)"),
         (Image.DecompressionBombError("bomb"), "has more pixels than Pillow decodes in this format"),
         (OSError("-2"), "is damaged or truncated"),
+        (EOFError("no more"), "is truncated"),
+        (ValueError("Invalid input: Unexpected end of file"), "is truncated"),
     ],
 )
 def test_no_error_of_a_file_gets_out_of_decode_file(tmp_path, monkeypatch, error, reason):
@@ -539,7 +554,7 @@ def test_a_jpeg_counts_with_the_size_it_is_decoded_to_a_progressive_one_in_full(
 
 def test_one_large_image_costs_about_ten_bytes_a_pixel(tmp_path):
     path = written(tmp_path / "a.png", Image.new("RGBA", (4000, 4000), (9, 9, 9, 99)), compress_level=1)
-    assert peak_megabytes(f"load_image({path!r})") < 4000 * 4000 * 12 / 2**20
+    assert peak_megabytes(f"load_image({path!r})") < 4000 * 4000 * 10 / 2**20
 
 
 def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
@@ -611,6 +626,14 @@ def test_preprocess_equals_scaling_then_cutting(size, interpolation):
     assert pixels.flags.writeable
     difference = np.abs(pixels.astype(int) - slow_preprocess(image, spec))
     assert difference.mean() < 0.5
+    assert difference.max() <= 6
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (2048, 2048)])
+def test_preprocess_of_noise_is_not_visibly_changed_by_its_short_cut(size):
+    image = noise(*size)
+    difference = np.abs(preprocess(image, InputSpec()).astype(int) - slow_preprocess(image, InputSpec()))
+    assert difference.mean() < 1
     assert difference.max() <= 6
 
 
@@ -1019,26 +1042,30 @@ def test_no_more_than_two_batches_are_ahead(tmp_path, monkeypatch):
     batches.close()
 
 
-def test_closing_stops_at_once(tmp_path, monkeypatch):
+def test_closing_stops_at_once(monkeypatch):
     started = 0
-    release = threading.Event()
+    lock, release = threading.Lock(), threading.Event()
 
     def stuck(file, spec, *, max_pixels):
         nonlocal started
         if file.n_bytes:
-            started += 1
+            with lock:
+                started += 1
             release.wait(10)
         return Failed(file, "is a test")
 
     monkeypatch.setattr(images, "decode_file", stuck)
-    files = [FileStat("a", 0, 0)] * 4 + [FileStat("b", 1, 0)] * 100
-    batches = iter(ImageBatches(files, SPEC, batch_size=1, workers=2))
-    next(batches)
+    files = [FileStat("quick", 0, 0)] * 32 + [FileStat("slow", 1, 0)] * 100
+    batches = iter(ImageBatches(files, SPEC, batch_size=8, workers=2))
+    assert len(next(batches)) == 32
     before = time.monotonic()
     batches.close()
     assert time.monotonic() - before < 1
     release.set()
-    time.sleep(0.1)
+    deadline = time.monotonic() + 5
+    while any(thread.name.startswith("deephash-decode") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert started <= 2
 
 
@@ -1130,8 +1157,11 @@ def test_real_photographs_decode_and_draft_changes_little():
     assert len(items) == len(files) > 0
     assert not [item for item in items if isinstance(item, Failed)]
     spec = InputSpec(size=48, resize=56)
+    differences = []
     for file in files[:50]:
         drafted = decode_file(file, spec)
         assert isinstance(drafted, Decoded)
         whole = preprocess(load_image(file.path), spec)
-        assert np.abs(drafted.pixels.astype(int) - whole).mean() < 3
+        differences.append(np.abs(drafted.pixels.astype(int) - whole).mean())
+    assert max(differences) < 6
+    assert np.mean(differences) < 2
