@@ -1,0 +1,104 @@
+"""How good codes without labels are on images of objects that nobody trained on.
+
+    python -m benchmarks.general --objects DIR
+
+DIR holds one folder of photographs for each class (51 classes of Caltech-101, 24 images each, for the numbers in the
+README). Every image is a query against all others (itself left out); two images are relevant to each other when they lie
+in the same folder. Labels serve for the judgement alone. Compared on the same features: the shipped general models, the
+hash layer fitted to the collection itself (what ``deephash index`` does) on all images and on samples of them, LSH, and
+the float features by cosine. Raw numbers: ``results/general.json``.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.record import write_result
+from deephash.evaluation import RetrievalReport, evaluate_codes, evaluate_features
+from deephash.fitting import COLLECTION_BLOCK_WIDTH, fit_hash_layer, sample_features
+from deephash.images import find_images
+from deephash.model import HashModel, load_model
+from deephash.progress import ignore_progress
+from deephash.shallow import LSH
+
+LENGTHS = (64, 128, 256, 512)
+SAMPLES = (100, 200, 400, 800)
+_Features = NDArray[np.float32]
+
+
+def main() -> None:
+    """Runs the benchmark and prints its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=Path, required=True)
+    options = parser.parse_args()
+    base = load_model("general-128")
+    sample = sample_features(base, list(find_images([options.objects])), on_progress=ignore_progress)
+    folders = [os.path.basename(os.path.dirname(image.file.path)) for image in sample.images]
+    labels = np.unique(folders, return_inverse=True)[1]
+    rows = measure(base, sample.features, labels)
+    config = {
+        "images": len(labels),
+        "classes": int(labels.max()) + 1,
+        "protocol": "each image against all others",
+        "block_width": COLLECTION_BLOCK_WIDTH,
+        "seed": 0,
+    }
+    path = write_result("general", config=config, numbers=rows)
+    print(table(rows))
+    print(f"raw numbers: {path}")
+
+
+def measure(base: HashModel, features: _Features, labels: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Returns one row for each method and length."""
+    exclude = np.arange(len(labels))
+    report = evaluate_features(features, features, query_labels=labels, database_labels=labels, exclude=exclude)
+    rows = [_row("float cosine, 1,280 dimensions", None, report)]
+
+    def judge(method: str, n_bits: int, encode: Callable[[_Features], NDArray[np.uint8]]) -> None:
+        codes = encode(features)
+        judged = evaluate_codes(
+            codes, codes, n_bits=n_bits, query_labels=labels, database_labels=labels, exclude=exclude
+        )
+        rows.append(_row(method, n_bits, judged))
+
+    for n_bits in LENGTHS:
+        lsh = LSH(n_bits).fit(features)
+        judge("LSH", n_bits, base.with_hash_layer(*_layer(lsh), name="lsh", method="lsh").codes_of_features)
+        judge("general model (shipped)", n_bits, load_model(f"general-{n_bits}").codes_of_features)
+        judge("fitted to the collection (default)", n_bits, _fitted(base, features, n_bits))
+        for size in SAMPLES:
+            chosen = np.random.default_rng(0).permutation(len(features))[:size]
+            judge(f"fitted to {size} of its images", n_bits, _fitted(base, features[chosen], n_bits))
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the rows as a Markdown table, P@10 / mAP."""
+    methods = dict.fromkeys(row["method"] for row in rows)
+    lines = ["| P@10 / mAP | " + " | ".join(f"{n} bits" for n in LENGTHS) + " |", "|---" * (len(LENGTHS) + 1) + "|"]
+    for method in methods:
+        cells = {row["n_bits"]: f"{row['p_at_10']:.3f} / {row['map']:.3f}" for row in rows if row["method"] == method}
+        texts = [cells.get(n, "") for n in LENGTHS] if None not in cells else [cells[None], *[""] * (len(LENGTHS) - 1)]
+        lines.append(f"| {method} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def _fitted(base: HashModel, features: _Features, n_bits: int) -> Callable[[_Features], NDArray[np.uint8]]:
+    return fit_hash_layer(base, features, n_bits, collection="objects").codes_of_features
+
+
+def _layer(method: LSH) -> tuple[_Features, _Features]:
+    return np.ascontiguousarray(method.projection.T), -method.mean @ method.projection
+
+
+def _row(method: str, n_bits: int | None, report: RetrievalReport) -> dict[str, Any]:
+    return {"method": method, "n_bits": n_bits, "p_at_10": report.precision_at[10], "map": report.map}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Fits the general models that are shipped: the default backbone, and ITQ on the features of a folder of photographs.
+
+    python -m benchmarks.make_general_models --photos DIR
+
+DIR holds 1,000 natural photographs, one of each class of ImageNet; no label is used. Writes
+``deephash/builtin/general-{64,128,256,512}.safetensors`` in float16. The same photographs give the same files.
+"""
+
+import argparse
+from pathlib import Path
+
+from deephash.backbones import create_backbone
+from deephash.fitting import fit_hash_layer, sample_features
+from deephash.images import InputSpec, find_images
+from deephash.model import HashModel, untrained_model
+from deephash.progress import ignore_progress
+
+LENGTHS = (64, 128, 256, 512)
+OUTPUT = Path(__file__).parents[1] / "deephash" / "builtin"
+
+
+def general_base() -> HashModel:
+    """Returns the default backbone with the preprocessing of the general models.
+
+    The short side is resized to 224 pixels instead of timm's 256 before the centre crop: what people search for often
+    reaches to the edge of the picture (``benchmarks.general`` measures both).
+    """
+    spec = create_backbone(pretrained=False).input_spec
+    return untrained_model(
+        "efficientnet_lite0",
+        input_spec=InputSpec(spec.size, spec.size, spec.mean, spec.std, spec.interpolation),
+        licence="Apache-2.0",
+    )
+
+
+def main() -> None:
+    """Runs the script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    options = parser.parse_args()
+    files = list(find_images([options.photos]))
+    base = general_base()
+    sample = sample_features(base, files, on_progress=ignore_progress)
+    OUTPUT.mkdir(exist_ok=True)
+    for n_bits in LENGTHS:
+        model = fit_hash_layer(base, sample.features, n_bits, collection="general", block_width=n_bits)
+        model.training_facts = {
+            "fitted_to": f"{len(sample.images)} photographs, one of each ImageNet class",
+            "images": len(sample.images),
+            "labels": "none",
+            "base": "EfficientNet-Lite0, ImageNet weights",
+        }
+        path = OUTPUT / f"general-{n_bits}.safetensors"
+        model.save(path, half=True)
+        print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB, fitted to {len(sample.images)} images")
+
+
+if __name__ == "__main__":
+    main()

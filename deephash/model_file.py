@@ -1,0 +1,102 @@
+"""What a model file says of itself: the JSON card in the header of a .safetensors file, read without torch.
+
+Also where the built-in models lie. Reading and writing of weights: ``model.py``.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from index.codes import check_n_bits
+
+from .errors import ModelError
+from .images import InputSpec
+
+__all__ = ["DEFAULT_MODEL", "ModelCard", "builtin_models", "find_model", "read_card"]
+
+DEFAULT_MODEL = "general-128"
+CARD_VERSION = 1
+_METADATA_KEY = "deephash"  # safetensors metadata is a flat str -> str map: one key, one JSON text
+_MAX_HEADER_BYTES = 100 * 2**20  # safetensors' own limit
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is, how images are prepared for it, and where it comes from.
+
+    ``backbone_weights`` is ``package`` (installed by pip, checked against ``backbone_digest``) or ``file`` (inside
+    this very file). ``fingerprint``: 32 hex digits over weights, preprocessing and n_bits; codes of two models can be
+    compared when and only when it is the same. ``training``: facts for people, free form.
+    """
+
+    name: str
+    method: str
+    n_bits: int
+    backbone: str
+    backbone_weights: str
+    backbone_digest: str
+    input_spec: InputSpec
+    fingerprint: str
+    licence: str
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, str]:
+        """Returns the metadata map to write into a .safetensors file."""
+        values = asdict(self) | {"input_spec": self.input_spec.to_dict(), "version": CARD_VERSION}
+        return {_METADATA_KEY: json.dumps(values, sort_keys=True)}
+
+
+def read_card(path: str | os.PathLike[str]) -> ModelCard:
+    """Returns the card of a model file; reads its header only, in milliseconds, without torch.
+
+    Raises:
+        ModelError: the file is missing, is no model of ours, is damaged, or was written by a newer deephash.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            n_bytes = int.from_bytes(file.read(8), "little")
+            if not 2 <= n_bytes <= min(_MAX_HEADER_BYTES, path.stat().st_size):
+                raise ModelError(f"{path} is not a model file, or damaged: its .safetensors header is not readable")
+            header = json.loads(file.read(n_bytes))
+        values = json.loads(header["__metadata__"][_METADATA_KEY])
+    except OSError as error:
+        raise ModelError(f"cannot read the model file {path}: {error.strerror or error}") from error
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{path} is a .safetensors file, but not a deephash model: it has no model card") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not a model file, or damaged: its header is not valid JSON") from error
+    try:
+        version = values.pop("version")
+        if version > CARD_VERSION:
+            raise ModelError(f"{path} was written by a newer deephash (card {version}): pip install --upgrade deephash")
+        values["input_spec"] = InputSpec.from_dict(values["input_spec"])
+        card = ModelCard(**values)
+        check_n_bits(card.n_bits)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"the model card of {path} is damaged: {error}") from error
+    return card
+
+
+def builtin_models() -> dict[str, Path]:
+    """Returns the models shipped with the package: name -> file, shortest codes first."""
+    folder = Path(str(resources.files("deephash") / "builtin"))
+    files = {path.stem: path for path in folder.glob("*.safetensors")}
+    return dict(sorted(files.items(), key=lambda item: (item[0].rpartition("-")[0], len(item[0]), item[0])))
+
+
+def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """Returns the file of a built-in model's name, or the path itself when it is a file.
+
+    Raises:
+        ModelError: neither; the message lists the built-in names.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) in (known := builtin_models()):
+        return known[str(name_or_path)]
+    if path.is_file():
+        return path
+    raise ModelError(f"there is no model {str(name_or_path)!r}: give a .safetensors file, or one of {', '.join(known)}")

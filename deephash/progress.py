@@ -1,0 +1,27 @@
+"""How long work tells what it has done: plain values, given to a callback; drawing them is the CLI's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["OnProgress", "Progress", "ignore_progress"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """So many of so many images are through a stage.
+
+    ``fit``: features of the sample that the model is fitted on; ``compare``: new and changed files against the
+    contents already indexed; ``encode``: decoding, encoding and storing.
+    """
+
+    stage: Literal["fit", "compare", "encode"]
+    done: int
+    total: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def ignore_progress(progress: Progress) -> None:
+    """The callback that does nothing."""

@@ -1,0 +1,160 @@
+"""Contact sheets: rows of pictures as one self-contained HTML page or one PNG. Knows pictures, no index."""
+
+import base64
+import html
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .images import ImageError, ImageSource, thumbnail, thumbnail_jpeg
+from .writing import replacing
+
+__all__ = ["Picture", "Row", "Sheet", "display_path", "write_html", "write_png"]
+
+_THUMBNAIL = 176
+_MARKS = {"hit": "#2e9e5b", "miss": "#d1495b", "query": "#3a6ea5", None: "#c8ccd2"}
+
+
+def display_path(path: str) -> str:
+    """Returns a path as text that prints everywhere: bytes that are not UTF-8 are shown as ``\\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture with what stands under it; ``mark`` colours its frame. ``path`` is linked to when it is given."""
+
+    source: ImageSource
+    caption: str
+    mark: Literal["hit", "miss", "query"] | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture and those found for it (or kept and dropped copies)."""
+
+    first: Picture
+    others: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A titled list of rows; ``notes`` are lines of text under the title."""
+
+    title: str
+    rows: Sequence[Row]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def write_html(sheet: Sheet, path: str | os.PathLike[str]) -> None:
+    """Writes the sheet as one HTML file without outside references; an unreadable picture shows its reason instead."""
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in sheet.notes)
+    rows = "".join(
+        f'<section><div class="first">{_figure(row.first)}</div>'
+        f'<div class="others">{"".join(map(_figure, row.others))}</div></section>'
+        for row in sheet.rows
+    )
+    title = html.escape(sheet.title)
+    page = _PAGE.format(title=title, notes=notes, rows=rows, style=_STYLE)
+    with replacing(path, "w") as file:
+        file.write(page)
+
+
+def write_png(sheet: Sheet, path: str | os.PathLike[str], *, max_rows: int = 40, max_columns: int = 13) -> None:
+    """Writes the sheet as one PNG; what is beyond ``max_rows`` and ``max_columns`` is left out, and said so."""
+    rows = sheet.rows[:max_rows]
+    columns = max((min(1 + len(row.others), max_columns) for row in rows), default=1)
+    cell, text, gap, margin = 120, 18, 10, 24
+    notes = list(sheet.notes)
+    if len(sheet.rows) > max_rows:
+        notes.append(f"the first {max_rows} of {len(sheet.rows)} rows")
+    head = margin + 34 + 20 * len(notes) + 12
+    width = margin * 2 + columns * (cell + gap) + gap * 2
+    # A sheet of few columns must still hold its title.
+    title_font, font, small = (ImageFont.load_default(size) for size in (22, 14, 12))
+    width = max([width, *(margin * 2 + int(font.getlength(_latin(note))) for note in notes)])
+    width = max(width, margin * 2 + int(title_font.getlength(_latin(sheet.title))))
+    canvas = Image.new("RGB", (width, head + len(rows) * (cell + text + gap) + margin), "#ffffff")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((margin, margin), _latin(sheet.title), fill="#1d2126", font=title_font)
+    for i, note in enumerate(notes):
+        draw.text((margin, margin + 34 + 20 * i), _latin(note), fill="#5a626c", font=font)
+    for r, row in enumerate(rows):
+        top = head + r * (cell + text + gap)
+        for c, picture in enumerate([row.first, *row.others][:max_columns]):
+            left = margin + c * (cell + gap) + (gap * 2 if c else 0)
+            canvas.paste(_tile(picture, cell), (left, top))
+            draw.rectangle((left - 3, top - 3, left + cell + 2, top + cell + 2), outline=_MARKS[picture.mark], width=3)
+            caption = _fit(_latin(picture.caption), small, cell)
+            draw.text((left + cell / 2, top + cell + 5), caption, fill="#1d2126", font=small, anchor="ma")
+    with replacing(path) as file:
+        canvas.save(file, "PNG", optimize=True)
+
+
+def _figure(picture: Picture) -> str:
+    mark = f' class="{picture.mark}"' if picture.mark else ""
+    caption = html.escape(picture.caption)
+    try:
+        data = base64.b64encode(thumbnail_jpeg(picture.source, _THUMBNAIL, quality=85)).decode("ascii")
+        body = f'<img alt="{caption}" src="data:image/jpeg;base64,{data}">'
+    except ImageError as error:
+        body = f'<div class="lost">{html.escape(error.reason)}</div>'
+    title = ""
+    if picture.path is not None:
+        title = f' title="{html.escape(display_path(picture.path))}"'
+        body = f'<a href="{html.escape(Path(os.path.abspath(picture.path)).as_uri())}">{body}</a>'
+    return f"<figure{mark}{title}>{body}<figcaption>{caption}</figcaption></figure>"
+
+
+def _tile(picture: Picture, size: int) -> Image.Image:
+    tile = Image.new("RGB", (size, size), "#f1f2f4")
+    try:
+        image = thumbnail(picture.source, size)
+    except ImageError:
+        ImageDraw.Draw(tile).text((size / 2, size / 2), "not readable", fill="#5a626c", anchor="mm")
+        return tile
+    scale = size / max(image.size)
+    if scale > 1:  # small pictures (CIFAR-10) are shown large, their pixels as they are
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.NEAREST)
+    tile.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return tile
+
+
+def _latin(text: str) -> str:
+    """Pillow's built-in font draws Latin-1 alone: the rest becomes question marks."""
+    return text.encode("latin-1", "replace").decode("latin-1")
+
+
+def _fit(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: int) -> str:
+    while font.getlength(text) > width and len(text) > 4:
+        text = text[: len(text) - 4].rstrip(".") + "..."
+    return text
+
+
+_STYLE = """
+:root{color-scheme:light dark;--ground:#fff;--ink:#1d2126;--soft:#5a626c;--line:#e3e5e9;--frame:#c8ccd2}
+@media(prefers-color-scheme:dark){:root{--ground:#15181c;--ink:#e8eaed;--soft:#9aa3ad;--line:#2a2f36;--frame:#434a53}}
+*{box-sizing:border-box}
+body{margin:0;padding:24px;background:var(--ground);color:var(--ink);font:14px/1.4 system-ui,sans-serif}
+h1{font-size:20px;margin:0 0 6px}p{margin:2px 0;color:var(--soft)}
+main{margin-top:18px}
+section{display:flex;gap:18px;padding:12px 0;border-top:1px solid var(--line)}
+.first{flex:none}.others{display:flex;flex-wrap:wrap;gap:10px;min-width:0}
+figure{margin:0;width:124px}
+img,.lost{width:124px;height:124px;object-fit:cover;display:block;border:3px solid var(--frame);border-radius:6px;
+ background:var(--line)}
+img{image-rendering:auto}.lost{padding:8px;font-size:12px;color:var(--soft);overflow:hidden}
+figure.hit img{border-color:#2e9e5b}figure.miss img{border-color:#d1495b}figure.query img{border-color:#3a6ea5}
+figcaption{font-size:12px;margin-top:3px;text-align:center;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+@media(max-width:700px){section{flex-direction:column}figure,img,.lost{width:96px}img,.lost{height:96px}}
+"""
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body><h1>{title}</h1>{notes}<main>{rows}</main></body></html>
+"""

