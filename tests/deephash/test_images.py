@@ -10,10 +10,12 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -455,11 +457,36 @@ def test_folders_fifos_sockets_and_missing_files_have_reasons(tmp_path):
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_named(tmp_path):
-    path = Path(written(tmp_path / "a.png", noise()))
-    path.chmod(0)
-    assert reason_of(path) == "cannot be read: permission denied"
+@contextmanager
+def without_root():
+    """Root may read everything: be somebody else for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_files_and_folders_without_permission_are_named_and_the_walk_goes_on():
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        closed = Path(written(root / "1.png", noise()))
+        inner = touch(root / "2" / "a.png")
+        readable = written(root / "3.png", noise())
+        closed.chmod(0)
+        (root / "2").chmod(0)
+        skips = Skips()
+        with without_root():
+            assert reason_of(closed) == "cannot be read: permission denied"
+            assert reason_of(inner) == "cannot be read: permission denied"
+            assert isinstance(decode_file(file_stat(readable), SPEC), Decoded)
+            assert found(root, skips=skips) == [str(closed), readable]
+        (root / "2").chmod(0o755)
+        assert skips == [(str(root / "2"), "cannot be read: permission denied")]
 
 
 @pytest.mark.parametrize(
