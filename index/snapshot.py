@@ -22,7 +22,6 @@ from index.search import HammingIndex
 
 MANIFEST = "manifest.json"
 _PARTS = {"codes": np.dtype(np.uint8), "offsets": np.dtype(np.int64), "ids": np.dtype(np.int64)}
-_NOT_OURS = (OSError, ValueError, TypeError, KeyError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +58,27 @@ def write(folder: Path, snapshot: Snapshot, index: HammingIndex) -> None:
         for name in names:
             (folder / name).unlink(missing_ok=True)
         raise
+    tidy(folder, snapshot)
+
+
+def tidy(folder: Path, snapshot: Snapshot) -> None:
+    """Delete what killed writers left: all files of the cache but those of this snapshot."""
+    keep = {MANIFEST, *(f"snapshot-{snapshot.epoch}.{part}.npy" for part in _PARTS)}
     for path in files(folder):
-        if path.name not in names and path.name != MANIFEST:
+        if path.name not in keep:
             path.unlink(missing_ok=True)
-
-
-def header(folder: Path, *, token: str, n_bits: int, fingerprint: str) -> Snapshot | None:
-    """Return what the manifest says, or None when there is none for this catalogue; the arrays are not looked at."""
-    try:
-        return _manifest(folder, token, n_bits, fingerprint)[0]
-    except _NOT_OURS:
-        return None
 
 
 def load(folder: Path, *, token: str, n_bits: int, fingerprint: str) -> tuple[Snapshot, HammingIndex] | None:
     """Return the cache, or None when there is none or it is in any way not the one of this catalogue."""
     try:
-        snapshot, sizes = _manifest(folder, token, n_bits, fingerprint)
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        sizes = manifest.pop("files")
+        snapshot = Snapshot(**manifest)
+        if not token or (snapshot.token, snapshot.n_bits, snapshot.fingerprint) != (token, n_bits, fingerprint):
+            return None
         codes, offsets, ids = (_read(folder, f"snapshot-{snapshot.epoch}.{part}.npy", sizes, part) for part in _PARTS)
-    except _NOT_OURS:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     fits = (
         codes.ndim == 2
@@ -90,15 +91,6 @@ def load(folder: Path, *, token: str, n_bits: int, fingerprint: str) -> tuple[Sn
         and (len(ids) == 0 or 0 < ids.min() <= ids.max() <= snapshot.last_id)
     )
     return (snapshot, HammingIndex.from_groups(n_bits, codes, offsets, ids)) if fits else None
-
-
-def _manifest(folder: Path, token: str, n_bits: int, fingerprint: str) -> tuple[Snapshot, Any]:
-    manifest = json.loads((folder / MANIFEST).read_bytes())
-    sizes = manifest.pop("files")
-    snapshot = Snapshot(**manifest)
-    if not token or (snapshot.token, snapshot.n_bits, snapshot.fingerprint) != (token, n_bits, fingerprint):
-        raise ValueError("the cache of another catalogue")
-    return snapshot, sizes
 
 
 def files(folder: Path) -> list[Path]:

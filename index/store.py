@@ -457,8 +457,11 @@ class Store:
             if n_changes > _CACHE_ABOVE:
                 catalogue.forget_changes(catalogue.epoch)
             return
-        cached = self._cached or self._cache_header()
+        if self._cached is None:
+            self._from_cache()
+        cached = self._cached
         if cached is not None and n_changes + last_id - cached.last_id <= _CACHE_STALE_SHARE * n_images:
+            snapshot.tidy(self.folder, cached)
             return
         view = self._current()
         made = snapshot.Snapshot(secrets.token_hex(16), view.epoch, view.last_id, self.n_bits, self.fingerprint)
@@ -469,10 +472,6 @@ class Store:
         except OSError:
             # A full disk costs the next start a second or two, and nothing else.
             return
-
-    def _cache_header(self) -> snapshot.Snapshot | None:
-        token = str(self._catalogue.meta("snapshot") or "")
-        return snapshot.header(self.folder, token=token, n_bits=self.n_bits, fingerprint=self.fingerprint)
 
     # -- copies --
 
