@@ -311,7 +311,7 @@ def duplicates(
     index: Index,
     radius: Annotated[
         int | None,
-        typer.Option("--radius", "-r", min=0, help="Near copies within this distance.  [default: a 16th of the bits]"),
+        typer.Option("--radius", "-r", min=0, help="Near copies within this distance.  [default: a 32nd of the bits]"),
     ] = None,
     identical: Annotated[bool, typer.Option("--identical", help="Files of identical content only.")] = False,
     path: PathGlob = None,
@@ -334,7 +334,7 @@ def duplicates(
         _usage("--identical and --radius exclude each other")
     with _open(index) as search:
         if radius is None and not identical:
-            radius = search.store.n_bits // 16
+            radius = search.store.n_bits // 32
         clusters = search.duplicates(radius=radius, where=_filter(path, label, where))
         if html or png:
             _write_sheets(f"{_shown(index)}: copies", _cluster_rows(clusters), html, png)

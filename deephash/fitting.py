@@ -1,22 +1,37 @@
-"""Fits a model's hash layer to a collection, without labels."""
+"""Chooses the model of a new index; fits its hash layer to a sample of the collection, without labels."""
 
+import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index import FileStat
 
+from .backbones import DEFAULT_BACKBONE
+from .errors import CollectionError
 from .images import Decoded, Failed, ImageBatches
-from .model import HashModel
-from .progress import OnProgress, Progress
+from .model import HashModel, load_model, untrained_model
+from .model_file import DEFAULT_MODEL, builtin_models
+from .progress import OnProgress, Progress, ignore_progress
 from .shallow import ITQ
 
-__all__ = ["MIN_IMAGES", "SAMPLE_SIZE", "Sample", "fit_hash_layer", "sample_features", "sample_files"]
+__all__ = [
+    "DEFAULT_BITS",
+    "MIN_IMAGES",
+    "SAMPLE_SIZE",
+    "Sample",
+    "choose_model",
+    "fit_hash_layer",
+    "sample_features",
+    "sample_files",
+]
 
-# Fitted codes beat the general model's from about 100 images on, and gain little after 2,000: `benchmarks/general.py`.
+DEFAULT_BITS = 128
+# Codes fitted to as few as 100 images of a collection beat the general model's (``benchmarks.general``); twice that
+# leaves room for a collection that grows. The features of the sample are all that a kill before the first batch loses.
 MIN_IMAGES = 200
 SAMPLE_SIZE = 2_048
 COLLECTION_BLOCK_WIDTH = 64
@@ -33,6 +48,59 @@ class Sample:
     features: NDArray[np.float32]
     failed: list[Failed]
     fitted: bool = False
+
+
+def choose_model(
+    collection: str,
+    files: Sequence[FileStat],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    n_bits: int | None = None,
+    backbone: str | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[HashModel, Sample | None]:
+    """Returns the model for a new index, and the sample of the files whose features were computed on the way.
+
+    The model named, if one is; else one of ``n_bits`` (default 128) fitted to a sample of the files, on ``backbone``
+    (default: that of the general model); else, where fewer than ``MIN_IMAGES`` of the sample can be read, the general
+    model of that length.
+
+    Raises:
+        CollectionError: no file can be read; or they are too few to fit, and there is no general model as asked.
+        ModelError, BackboneError: the model or the backbone named is not to be had.
+        ValueError: the model named contradicts ``n_bits`` or ``backbone``.
+    """
+    if model is not None:
+        if backbone is not None:
+            raise ValueError("a model has its backbone already: give either a model or a backbone, not both")
+        named = load_model(model)
+        if n_bits not in (None, named.n_bits):
+            raise ValueError(f"the model {named.name} has {named.n_bits} bits, not {n_bits}: leave the bits out")
+        return named, None
+    base = load_model(DEFAULT_MODEL) if backbone in (None, DEFAULT_BACKBONE) else untrained_model(backbone)
+    n_bits = n_bits or DEFAULT_BITS
+    sample = sample_features(base, sample_files(files), on_progress=on_progress)
+    if not sample.images:
+        reasons = "; ".join(f"{item.file.path}: {item.reason}" for item in sample.failed[:3])
+        raise CollectionError(f"none of the {len(sample.failed)} images tried can be read ({reasons})")
+    if len(sample.images) >= MIN_IMAGES:
+        fitted = fit_hash_layer(base, sample.features, n_bits, collection=collection)
+        return fitted, replace(sample, fitted=True)
+    if backbone not in (None, DEFAULT_BACKBONE):
+        raise CollectionError(_too_few(len(sample.images), f"on the backbone {backbone}"))
+    # On the same backbone as the base: the features of the sample serve it too.
+    general = f"general-{n_bits}"
+    if general not in builtin_models():
+        raise CollectionError(_too_few(len(sample.images), f"of {n_bits} bits"))
+    return load_model(general), sample
+
+
+def _too_few(n_images: int, what: str) -> str:
+    lengths = [name.removeprefix("general-") for name in builtin_models() if name.startswith("general-")]
+    return (
+        f"{n_images} readable images are too few to fit a model {what} ({MIN_IMAGES} are needed): leave that out, "
+        f"or use the general model ({', '.join(lengths)} bits)"
+    )
 
 
 def sample_files(files: Sequence[FileStat], size: int = SAMPLE_SIZE) -> list[FileStat]:

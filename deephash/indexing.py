@@ -1,24 +1,24 @@
 """From folders of images to an index: opens it or, the first time, chooses a model and creates it."""
 
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from index import FileStat, ModelMismatch, Skipped, Store, check_n_bits
 
-from .backbones import DEFAULT_BACKBONE
 from .engine import MODEL_FILE, ImageSearch
 from .errors import CollectionError
-from .fitting import MIN_IMAGES, Sample, fit_hash_layer, sample_features, sample_files
-from .model import HashModel, load_model, untrained_model
-from .model_file import DEFAULT_MODEL, builtin_models, find_model, read_card
+from .model_file import find_model, read_card
 from .progress import OnProgress, ignore_progress
 from .sync import Annotate, SyncInterrupted, SyncReport, SyncTask, find_collection
 
-__all__ = ["DEFAULT_BITS", "index_images"]
+if TYPE_CHECKING:
+    from .fitting import Sample
 
-DEFAULT_BITS = 128
+__all__ = ["index_images"]
 
 
 def index_images(
@@ -60,6 +60,7 @@ def index_images(
     if isinstance(roots, str | os.PathLike):
         roots = [roots]
     folders = [os.path.abspath(os.fspath(root)) for root in roots]
+    started = time.monotonic()
     wish = _Wish(model, n_bits if n_bits is None else check_n_bits(n_bits), backbone)
     index = Path(index)
     try:
@@ -72,7 +73,7 @@ def index_images(
     with search:
         _check_same_model(search, wish)
         files, unreadable = _find(folders)
-        task = SyncTask(search.store, lambda: search.model, annotate=annotate, on_progress=on_progress)
+        task = SyncTask(search.store, lambda: search.model, annotate=annotate, on_progress=on_progress, started=started)
         return task.run(folders, files, unreadable, sample=sample, prune=prune)
 
 
@@ -94,47 +95,17 @@ def _find(folders: Sequence[str]) -> tuple[list[FileStat], list[Skipped]]:
 
 def _create(
     index: Path, files: Sequence[FileStat], wish: _Wish, on_progress: OnProgress
-) -> tuple[ImageSearch, Sample | None]:
+) -> "tuple[ImageSearch, Sample | None]":
     if not index.absolute().parent.is_dir():
         raise FileNotFoundError(f"cannot create {index}: the folder {index.absolute().parent} does not exist")
-    model, sample = _choose_model(index.stem, files, wish, on_progress)
+    from .fitting import choose_model  # torch comes with it: not needed where an index exists and nothing is new
+
+    model, sample = choose_model(
+        index.stem, files, model=wish.model, n_bits=wish.n_bits, backbone=wish.backbone, on_progress=on_progress
+    )
     card = model.card
     store = Store.create(index, n_bits=card.n_bits, fingerprint=card.fingerprint, files={MODEL_FILE: model.to_bytes()})
     return ImageSearch(store, model), sample
-
-
-def _choose_model(
-    collection: str, files: Sequence[FileStat], wish: _Wish, on_progress: OnProgress
-) -> tuple[HashModel, Sample | None]:
-    if wish.model is not None:
-        if wish.backbone is not None:
-            raise ValueError("a model has its backbone already: give either model or backbone, not both")
-        model = load_model(wish.model)
-        if wish.n_bits not in (None, model.n_bits):
-            raise ValueError(f"the model {model.name} has {model.n_bits} bits, not {wish.n_bits}: leave n_bits out")
-        return model, None
-    base = load_model(DEFAULT_MODEL) if wish.backbone in (None, DEFAULT_BACKBONE) else untrained_model(wish.backbone)
-    n_bits = wish.n_bits or DEFAULT_BITS
-    sample = sample_features(base, sample_files(files), on_progress=on_progress)
-    if not sample.images:
-        reasons = "; ".join(f"{item.file.path}: {item.reason}" for item in sample.failed[:3])
-        raise CollectionError(f"none of the {len(sample.failed)} images tried can be read ({reasons})")
-    if len(sample.images) >= MIN_IMAGES:
-        fitted = fit_hash_layer(base, sample.features, n_bits, collection=collection)
-        return fitted, replace(sample, fitted=True)
-    # The features are those of the default backbone, whichever general model comes: the sample's work is not lost.
-    return _general_model(n_bits, len(sample.images), wish), sample
-
-
-def _general_model(n_bits: int, n_images: int, wish: _Wish) -> HashModel:
-    lengths = {read_card(path).n_bits: name for name, path in builtin_models().items() if name.startswith("general-")}
-    if wish.backbone in (None, DEFAULT_BACKBONE) and n_bits in lengths:
-        return load_model(lengths[n_bits])
-    asked = f"{n_bits} bits" if wish.backbone is None else f"the backbone {wish.backbone}"
-    raise CollectionError(
-        f"{n_images} readable images are too few to fit a model with {asked} ({MIN_IMAGES} are needed): leave that "
-        f"out, or choose the general model's lengths ({', '.join(map(str, sorted(lengths)))} bits)"
-    )
 
 
 def _check_same_model(search: ImageSearch, wish: _Wish) -> None:

@@ -137,7 +137,8 @@ def _fit(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width:
 
 
 _STYLE = """
-:root{color-scheme:light dark;--ground:#fff;--ink:#1d2126;--soft:#5a626c;--line:#e3e5e9;--frame:#c8ccd2}
+:root{color-scheme:light dark;--side:clamp(84px,7.2vw,148px);
+ --ground:#fff;--ink:#1d2126;--soft:#5a626c;--line:#e3e5e9;--frame:#c8ccd2}
 @media(prefers-color-scheme:dark){:root{--ground:#15181c;--ink:#e8eaed;--soft:#9aa3ad;--line:#2a2f36;--frame:#434a53}}
 *{box-sizing:border-box}
 body{margin:0;padding:24px;background:var(--ground);color:var(--ink);font:14px/1.4 system-ui,sans-serif}
@@ -145,13 +146,13 @@ h1{font-size:20px;margin:0 0 6px}p{margin:2px 0;color:var(--soft)}
 main{margin-top:18px}
 section{display:flex;gap:18px;padding:12px 0;border-top:1px solid var(--line)}
 .first{flex:none}.others{display:flex;flex-wrap:wrap;gap:10px;min-width:0}
-figure{margin:0;width:124px}
-img,.lost{width:124px;height:124px;object-fit:cover;display:block;border:3px solid var(--frame);border-radius:6px;
- background:var(--line)}
-img{image-rendering:auto}.lost{padding:8px;font-size:12px;color:var(--soft);overflow:hidden}
+figure{margin:0;width:var(--side)}
+img,.lost{width:var(--side);height:var(--side);object-fit:cover;display:block;border:3px solid var(--frame);
+ border-radius:6px;background:var(--line)}
+.lost{padding:8px;font-size:12px;color:var(--soft);overflow:hidden}
 figure.hit img{border-color:#2e9e5b}figure.miss img{border-color:#d1495b}figure.query img{border-color:#3a6ea5}
 figcaption{font-size:12px;margin-top:3px;text-align:center;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-@media(max-width:700px){section{flex-direction:column}figure,img,.lost{width:96px}img,.lost{height:96px}}
+@media(max-width:700px){section{flex-direction:column}}
 """
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">

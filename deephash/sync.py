@@ -15,7 +15,7 @@ from index.records import Metadata
 
 from .errors import CollectionError
 from .images import Decoded, Failed, ImageBatches, find_images, hash_file
-from .progress import OnProgress, Progress
+from .progress import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:
     from .fitting import Sample
@@ -85,6 +85,8 @@ class SyncTask:
         store: opened for writing.
         load_model: returns the store's model; called when something must be decoded, and not before.
         annotate: labels and metadata by path.
+        on_progress: called about once a batch.
+        started: ``time.monotonic()`` of when the run began, when that was earlier.
     """
 
     def __init__(
@@ -93,13 +95,15 @@ class SyncTask:
         load_model: "Callable[[], HashModel]",
         *,
         annotate: Annotate | None = None,
-        on_progress: OnProgress,
+        on_progress: OnProgress = ignore_progress,
+        started: float | None = None,
     ):
         self.store = store
         self.report = SyncReport()
         self._load_model = load_model
         self._annotate = annotate
         self._on_progress = on_progress
+        self._started = time.monotonic() if started is None else started
 
     def run(
         self,
@@ -116,24 +120,24 @@ class SyncTask:
             SyncInterrupted: on Ctrl-C.
             CollectionError: ``prune`` would empty a root that has images in the index but none on disk.
         """
-        started = time.monotonic()
         report = self.report
         report.found = len(files)
         try:
             for root in roots:
                 self.store.add_root(root)
+            changed = self.store.changed(files)
+            not_indexed = {file.path for file in changed} | {skipped.path for skipped in self.store.skipped()}
+            report.unchanged = sum(file.path not in not_indexed for file in files)
             if sample is not None:
                 self._put_sample(sample)
-            changed = self.store.changed(files)
-            settled = {file.path for file in changed} | {skipped.path for skipped in self.store.skipped()}
-            report.unchanged = sum(file.path not in settled for file in files)
+                changed = self.store.changed(changed)
             self._encode_new(self._settle_known_contents(changed))
             self._reconcile_vanished(roots, {file.path for file in files}, unreadable, prune=prune)
             if self._annotate is not None:
                 self._annotate_rows(files)
         except KeyboardInterrupt:
-            raise SyncInterrupted(self._finish(started, files, unreadable)) from None
-        return self._finish(started, files, unreadable)
+            raise SyncInterrupted(self._finish(files, unreadable)) from None
+        return self._finish(files, unreadable)
 
     def _put_sample(self, sample: "Sample") -> None:
         model = self._load_model()
@@ -151,12 +155,12 @@ class SyncTask:
         if failed:
             self.store.remember_skipped([(item.file, item.reason) for item in failed])
 
-    def _finish(self, started: float, files: Sequence[FileStat], unreadable: Sequence[Skipped]) -> SyncReport:
+    def _finish(self, files: Sequence[FileStat], unreadable: Sequence[Skipped]) -> SyncReport:
         paths = {file.path for file in files}
         remembered = [skipped for skipped in self.store.skipped() if skipped.path in paths]
         self.report.skipped = sorted([*unreadable, *remembered], key=lambda skipped: os.fsencode(skipped.path))
         self.report.n_images = len(self.store)
-        self.report.seconds = time.monotonic() - started
+        self.report.seconds = time.monotonic() - self._started
         return self.report
 
     # Files whose content is in the index already are never decoded: touched, moved and copied ones.

@@ -20,8 +20,16 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
         OSError: the folder does not exist or cannot be written to, or the disk is full.
     """
     target = Path(path)
-    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    with tempfile.NamedTemporaryFile(mode, dir=target.parent, prefix=f".{target.name}.", delete=False, **text) as file:
+    encoding, errors, newline = (None, None, None) if "b" in mode else ("utf-8", "backslashreplace", "")
+    with tempfile.NamedTemporaryFile(
+        mode,
+        dir=target.parent,
+        prefix=f".{target.name}.",
+        delete=False,
+        encoding=encoding,
+        errors=errors,
+        newline=newline,
+    ) as file:
         temporary = Path(file.name)
         try:
             yield file
