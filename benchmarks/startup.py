@@ -5,6 +5,7 @@ the codes are random, half lie around a thousand centres, as learned codes do.
 """
 
 import argparse
+import hashlib
 import shutil
 import statistics
 import subprocess
@@ -107,7 +108,7 @@ def make_codes(n: int, n_bits: int, seed: int) -> np.ndarray:
 def entry(number: int) -> Entry:
     """Returns an image as a photo folder would give it."""
     path = f"/home/user/pictures/2024/{number // 1000:04}/IMG_{number:08}.jpg"
-    content = number.to_bytes(8) * 2
+    content = hashlib.blake2b(number.to_bytes(8), digest_size=16).digest()
     return Entry(path, 2_000_000 + number, 1_700_000_000_000_000_000 + number, content, 4000, 3000)
 
 
@@ -162,17 +163,18 @@ def side_by_side(contestants: dict[str, Callable[[np.ndarray], Any]], queries: l
 
 
 def command(arguments: list[str]) -> float | None:
-    """Returns the median wall seconds of five runs of the console script, None when it is not installed."""
+    """Returns the median wall seconds of five runs of the console script, None when it is not installed.
+
+    The store has no model in it, which `info` says with an exit code of its own: any code will do.
+    """
     script = Path(sys.executable).with_name("deephash")
     if not script.exists():
         return None
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        done = subprocess.run([str(script), *arguments], capture_output=True, check=False)
+        subprocess.run([str(script), *arguments], capture_output=True, check=False)
         times.append(time.perf_counter() - started)
-        if done.returncode:
-            return None
     return statistics.median(times)
 
 

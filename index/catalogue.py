@@ -28,6 +28,9 @@ NAME = "catalogue.db"
 _BATCH = 1000  # variables of one statement, well below SQLite's limit
 _PAGE = 5000  # rows held at once while iterating
 _COLUMNS = "id, path, n_bytes, mtime_ns, content_hash, width, height, label, metadata, code"
+# In a damaged file a value can have any type: as a BLOB it is wrong bytes, which the checksum tells.
+_PATH = "IFNULL(CAST(path AS BLOB), x'')"
+_CHECKED = f"id, {_PATH}, IFNULL(CAST(code AS BLOB), x''), crc"
 _T = TypeVar("_T")
 
 
@@ -47,9 +50,9 @@ class Catalogue:
         self.fingerprint = str(self._meta_of("fingerprint"))
         self._seed = zlib.crc32(self.fingerprint.encode())
 
-    def _meta_of(self, key: str) -> Any:
+    def _meta_of(self, key: str) -> str | int:
         value = self.meta(key)
-        if value is None:
+        if not isinstance(value, str if key == "fingerprint" else int):
             raise StoreDamaged(f"{self.path} is damaged ({key} is missing): {RESTORE}")
         return value
 
@@ -266,7 +269,7 @@ class Catalogue:
     def faces(self, ids: Sequence[int]) -> dict[int, tuple[str, str | None, Metadata]]:
         """Return path, label and metadata of those images that are there."""
         rows = self._rows_in("SELECT id, path, label, metadata FROM images WHERE id IN ($)", ids)
-        return {id: (os.fsdecode(path), decode_text(label), self._metadata(text)) for id, path, label, text in rows}
+        return {row[0]: self._face(*row) for row in rows}
 
     def by_path(self, paths: Iterable[str]) -> dict[str, Record]:
         """Return the images at these paths."""
@@ -295,7 +298,7 @@ class Catalogue:
             folder = encode_path(under).rstrip(b"/") + b"/"
             # The unary + keeps SQLite on the order of ids, so that a page ends where the next begins.
             sql, values = "+path >= ? AND +path < ?", [folder, folder[:-1] + b"0"]
-        for id, path in self._pages("id, path", sql, values):
+        for id, path in self._pages(f"id, {_PATH}", sql, values):
             yield id, os.fsdecode(path)
 
     def _pages(self, columns: str, where: str, values: Sequence[Any]) -> Iterator[Any]:
@@ -342,14 +345,14 @@ class Catalogue:
         """
         parts = []
         with self.reading():
-            cursor = self._db.execute("SELECT id, path, code, crc FROM images WHERE id > ? ORDER BY id", (id,))
+            cursor = self._db.execute(f"SELECT {_CHECKED} FROM images WHERE id > ? ORDER BY id", (id,))
             while rows := cursor.fetchmany(50_000):
                 parts.append(self._checked(rows))
         return self._joined(parts)
 
     def codes_of(self, ids: Sequence[int]) -> tuple[Ids, Codes]:
         """Return (ids, codes) of those images that are there, ascending, checked."""
-        rows = self._rows_in("SELECT id, path, code, crc FROM images WHERE id IN ($)", ids)
+        rows = self._rows_in(f"SELECT {_CHECKED} FROM images WHERE id IN ($)", ids)
         return self._joined([self._checked(sorted(rows))])
 
     def _joined(self, parts: list[tuple[Ids, Codes]]) -> tuple[Ids, Codes]:
@@ -412,7 +415,7 @@ class Catalogue:
 
     def skipped(self) -> list[Skipped]:
         """Return the files that could not be read, by path."""
-        rows = self._rows("SELECT path, reason FROM skipped ORDER BY path")
+        rows = self._rows(f"SELECT {_PATH}, reason FROM skipped ORDER BY path")
         return [Skipped(os.fsdecode(path), decode_text(reason) or "") for path, reason in rows]
 
     def n_skipped(self) -> int:
@@ -426,7 +429,7 @@ class Catalogue:
 
     def roots(self) -> list[str]:
         """Return the folders that were indexed, by path."""
-        return [os.fsdecode(path) for (path,) in self._rows("SELECT path FROM roots ORDER BY path")]
+        return [os.fsdecode(path) for (path,) in self._rows(f"SELECT {_PATH} FROM roots ORDER BY path")]
 
     # -- checking --
 
@@ -437,7 +440,7 @@ class Catalogue:
                 if line != "ok":
                     yield "catalogue", str(self.path), f"{line}: {RESTORE}"
             n_rows, n_pad = 0, 8 * n_code_bytes(self.n_bits) - self.n_bits
-            for row in self._pages("id, path, code, crc", "1", ()):
+            for row in self._pages(_CHECKED, "1", ()):
                 id, path, code, crc = row
                 n_rows += 1
                 message = None
@@ -456,19 +459,14 @@ class Catalogue:
 
     def _record(self, row: tuple[Any, ...]) -> Record:
         id, path, n_bytes, mtime_ns, content_hash, width, height, label, metadata, code = row
-        return Record(
-            os.fsdecode(path), n_bytes, mtime_ns, content_hash, width, height, decode_text(label),
-            self._metadata(metadata), id=id, code=code,
-        )  # fmt: skip
+        path, label, values = self._face(id, path, label, metadata)
+        return Record(path, n_bytes, mtime_ns, content_hash, width, height, label, values, id=id, code=code)
 
-    def _metadata(self, text: str | None) -> Metadata:
-        if text is None:
-            return {}
+    def _face(self, id: int, path: Any, label: Any, metadata: Any) -> tuple[str, str | None, Metadata]:
         try:
-            metadata: Metadata = json.loads(text)
-        except ValueError:
-            raise StoreDamaged(f"{self.path} is damaged (metadata {text[:40]!r} is no JSON): {RESTORE}") from None
-        return metadata
+            return os.fsdecode(path), decode_text(label), {} if metadata is None else json.loads(metadata)
+        except (TypeError, ValueError):
+            raise StoreDamaged(f"{self.path} is damaged (the row of image {id} cannot be read): {RESTORE}") from None
 
 
 def _bad_row(row: tuple[Any, ...]) -> str:

@@ -12,6 +12,7 @@ from index.errors import NotAStore, StoreDamaged, StoreError, StoreFull, StoreLo
 from index.rows import metadata_has
 
 _APPLICATION_ID = 0x64687831  # "dhx1"
+_WRITER = ("synchronous = FULL", "cache_size = -65536", "journal_size_limit = 67108864")
 _FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_SHMSIZE"}
 RESTORE = "restore the folder from a copy, or delete it and index again"
 """What to do about a catalogue that cannot be trusted."""
@@ -31,6 +32,9 @@ def translated_errors(path: Path) -> Iterator[None]:
         if "closed database" not in str(error):
             raise
         raise StoreError(f"{path.parent} is closed: open it again") from None
+    except UnicodeDecodeError as error:
+        # SQLite's own message quotes a damaged schema.
+        raise StoreDamaged(f"{path} is damaged (it holds text that is none): {RESTORE}") from error
     except sqlite3.Error as error:
         # Codes, not texts: a full disk is FULL, a file size limit or a quota is a failed write.
         name = getattr(error, "sqlite_errorname", None) or ""
@@ -72,27 +76,28 @@ def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     """Open an existing file. Only the one that writes may checkpoint: with two, SQLite 3.40 can lose commits."""
     uri = path.absolute().as_uri()
     if writable:
-        db = _configured(f"{uri}?mode=rw")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA cache_size = -65536")
-        db.execute("PRAGMA journal_size_limit = 67108864")
-        return db
-    db = _configured(f"{uri}?mode=ro")
+        return _configured(f"{uri}?mode=rw", *_WRITER)
     try:
-        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        return _configured(f"{uri}?mode=ro")
     except sqlite3.OperationalError:
         log = Path(f"{path}-wal")
-        db.close()
         if log.exists() and log.stat().st_size:
             raise
         # Read-only media: SQLite cannot make the files beside it that readers share, and nobody can write either.
-        db = _configured(f"{uri}?mode=ro&immutable=1")
-    return db
+        return _configured(f"{uri}?mode=ro&immutable=1")
 
 
-def _configured(uri: str) -> sqlite3.Connection:
+def _configured(uri: str, *pragmas: str) -> sqlite3.Connection:
     db = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
-    db.create_function("metadata_has", 2, metadata_has, deterministic=True)
+    try:
+        for pragma in pragmas:
+            db.execute(f"PRAGMA {pragma}")
+        db.create_function("metadata_has", 2, metadata_has, deterministic=True)
+        # The first read is what opens the file.
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except BaseException:
+        db.close()
+        raise
     return db
 
 

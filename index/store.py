@@ -127,8 +127,8 @@ class Store:
             snapshot.sync_folder(unfinished)
             unfinished.rename(folder)
             snapshot.sync_folder(folder.parent)
-        except OSError as error:
-            if full_disk(error):
+        except (OSError, StoreFull) as error:
+            if isinstance(error, StoreFull) or full_disk(error):
                 raise StoreFull(f"{folder} cannot be created: the disk is full; free space and run again") from error
             if folder.exists():
                 raise StoreError(f"{folder} exists already: open it, or choose another name") from error
@@ -482,12 +482,11 @@ class Store:
         radius of it. Clusters are ordered by the kept id, their others by (distance, id); `identical` means that all
         have equal content.
         """
-        with self._catalogue.reading():
-            if radius is None:
-                groups = duplicates.exact_groups(self._catalogue.copies(where))
-                found = [self._exact(group) for group in groups]
-            else:
-                found = self._near(check_radius(radius), where)
+        if radius is None:
+            with self._catalogue.reading():
+                found = [self._exact(group) for group in duplicates.exact_groups(self._catalogue.copies(where))]
+        else:
+            found = self._near(check_radius(radius), where)
         return sorted(found, key=lambda cluster: cluster.keep.id)
 
     def _exact(self, group: list[int]) -> DuplicateCluster:
@@ -495,15 +494,19 @@ class Store:
         return DuplicateCluster("identical", keep, tuple(_apart(keep, drop)))
 
     def _near(self, radius: int, where: Filter | None) -> list[DuplicateCluster]:
-        codes, offsets, members = self._considered(where).groups()
-        order = np.argsort(members)
-        ids = members[order]
-        sizes = self._catalogue.sizes(ids)
+        with self._catalogue.reading():
+            codes, offsets, members = self._considered(where).groups()
+            order = np.argsort(members)
+            ids = members[order]
+            sizes = self._catalogue.sizes(ids)
         rank = np.empty(len(ids), dtype=np.int64)
         rank[np.lexsort((ids, -sizes[:, 1], -sizes[:, 0]))] = np.arange(len(ids))
         rows = np.repeat(codes, np.diff(offsets), axis=0)[order]
         found = []
+        # This may take minutes: other threads can read and write meanwhile.
         for kept, others in duplicates.near_clusters(rows, ids, radius, rank, n_bits=self.n_bits):
+            if any(id not in self for id in (kept, *(id for id, _ in others))):
+                continue
             keep, *drop = self._catalogue.records([kept, *(id for id, _ in others)])
             same = bool(keep.content_hash) and all(record.content_hash == keep.content_hash for record in drop)
             pairs = tuple(zip(drop, (distance for _, distance in others), strict=True))

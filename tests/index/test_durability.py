@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import index.store
-from index import Store, StoreLocked
+from index import FileStat, Filter, Store, StoreError, StoreLocked
 from index.search import HammingIndex
-from tests.index.samples import entry
+from tests.index.samples import codes, entry, filled
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 ROOT = Path(__file__).parents[2]
@@ -128,11 +128,45 @@ def test_a_killed_writer_releases_its_lock(tmp_path):
     Store.open(folder, writable=True).close()
 
 
+def test_a_damaged_catalogue_is_always_told_as_such(tmp_path):
+    """Whatever was flipped or cut: an answer, or a StoreError that says what to do; never an error of another kind."""
+    folder, chance = tmp_path / "a.dhx", random.Random(4)
+    with filled(folder, 200) as store:
+        store.annotate(range(1, 100), label="cat", metadata={"a": 1})
+        store.remember_skipped([(FileStat("/bad", 1, 2), "truncated")])
+        store.add_root("/photos")
+    whole, told = (folder / "catalogue.db").read_bytes(), 0
+    for _ in range(100):
+        data = bytearray(whole)
+        for _ in range(chance.choice([1, 1, 5, 30])):
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        if chance.random() < 0.1:
+            del data[chance.randrange(len(data)) :]
+        for name in ("catalogue.db-wal", "catalogue.db-shm"):
+            (folder / name).unlink(missing_ok=True)
+        (folder / "catalogue.db").write_bytes(data)
+        uses = [
+            lambda store: store.search(codes(2), 5),
+            lambda store: store.search(codes(2), 5, where=Filter(path="*", label="cat", metadata={"a": 1})),
+            lambda store: [list(store.iterate()), list(store.paths()), store.stats(), store.skipped()],
+            lambda store: [store.duplicates(), store.duplicates(2)],
+            lambda store: store.put([entry(1)], codes(1)),
+            lambda store: store.verify(),
+        ]
+        for use in uses:
+            try:
+                with Store.open(folder, writable=True) as store:
+                    use(store)
+            except StoreError:
+                told += 1
+    assert told > 100
+
+
 FULL_DISK = """
     import resource, sys
     import numpy as np
     from index import Store, StoreFull
-    from tests.index.samples import entry
+    from tests.index.samples import codes, entry, filled
     from tests.index.test_durability import code_of
 
     folder = sys.argv[1]

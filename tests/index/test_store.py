@@ -457,16 +457,11 @@ def test_a_folder_on_read_only_media_is_read(folder, monkeypatch):
     filled(folder).close()
     real, tried = index.schema._configured, []
 
-    class Unopenable:
-        def execute(self, sql):
-            raise sqlite3.OperationalError("unable to open database file")
-
-        def close(self):
-            pass
-
     def configured(uri):
         tried.append(uri)
-        return real(uri) if uri.endswith("immutable=1") else Unopenable()
+        if not uri.endswith("immutable=1"):
+            raise sqlite3.OperationalError("unable to open database file")
+        return real(uri)
 
     monkeypatch.setattr(index.schema, "_configured", configured)
     with Store.open(folder) as store:
