@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.record import write_result
 from deephash.evaluation import RetrievalReport, evaluate_codes, evaluate_features
 from deephash.fitting import COLLECTION_BLOCK_WIDTH, fit_hash_layer, sample_features
-from deephash.images import find_images
+from deephash.image_files import find_images
 from deephash.model import HashModel, load_model
 from deephash.progress import ignore_progress
 from deephash.shallow import LSH

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from deephash.backbones import create_backbone
 from deephash.fitting import fit_hash_layer, sample_features
-from deephash.images import InputSpec, find_images
+from deephash.image_files import find_images
+from deephash.input_spec import InputSpec
 from deephash.model import HashModel, untrained_model
 from deephash.progress import ignore_progress
 

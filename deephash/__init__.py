@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from .engine import ImageSearch
     from .errors import BackboneError, CollectionError, DeepHashError, ModelError
     from .evaluation import evaluate_codes, evaluate_features
-    from .images import ImageError, InputSpec, find_images, load_image
+    from .image_errors import ImageError
+    from .image_files import find_images
+    from .images import load_image
     from .indexing import index_images
+    from .input_spec import InputSpec
     from .model import HashModel, load_model
     from .model_file import ModelCard, builtin_models, read_card
     from .progress import Progress
@@ -35,8 +38,11 @@ _HOMES = {
     "deephash.engine": ("ImageSearch",),
     "deephash.errors": ("BackboneError", "CollectionError", "DeepHashError", "ModelError"),
     "deephash.evaluation": ("evaluate_codes", "evaluate_features"),
-    "deephash.images": ("ImageError", "InputSpec", "find_images", "load_image"),
+    "deephash.image_errors": ("ImageError",),
+    "deephash.image_files": ("find_images",),
+    "deephash.images": ("load_image",),
     "deephash.indexing": ("index_images",),
+    "deephash.input_spec": ("InputSpec",),
     "deephash.model": ("HashModel", "load_model"),
     "deephash.model_file": ("ModelCard", "builtin_models", "read_card"),
     "deephash.progress": ("Progress",),

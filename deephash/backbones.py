@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from .errors import BackboneError
-from .images import InputSpec
+from .input_spec import InputSpec
 from .torchvision_import import import_timm, import_torchvision
 
 if TYPE_CHECKING:

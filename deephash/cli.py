@@ -516,7 +516,7 @@ def _open(index: Path, *, writable: bool = False, wait: float = 0.0) -> "Iterato
 
 
 def _shown(path: str | os.PathLike[str]) -> str:
-    from .report import display_path
+    from .paths import display_path
 
     return display_path(os.fspath(path))
 

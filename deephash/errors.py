@@ -5,7 +5,7 @@ DeepHashError (defined in ``index.errors``, the lower package)
 ├── ModelError             a model file is missing, damaged, or does not fit
 ├── BackboneError          a backbone's name is unknown or its weights are out of reach
 ├── CollectionError        a collection cannot be indexed as asked (nothing readable, too small to fit)
-└── images.ImageError      one image cannot be read (also a ValueError)
+└── image_errors.ImageError  one image cannot be read (also a ValueError)
 """
 
 from index.errors import DeepHashError

@@ -11,7 +11,7 @@ import numpy as np
 
 from index import Filter, Record, Store
 
-from .report import display_path
+from .paths import display_path
 from .writing import replacing
 
 __all__ = ["FORMATS", "export_records"]

@@ -12,7 +12,8 @@ from index import FileStat
 
 from .backbones import DEFAULT_BACKBONE
 from .errors import CollectionError
-from .images import Decoded, Failed, ImageBatches
+from .image_batches import ImageBatches
+from .image_files import Decoded, Failed
 from .model import HashModel, load_model, untrained_model
 from .model_file import DEFAULT_MODEL, builtin_models
 from .progress import OnProgress, Progress, ignore_progress

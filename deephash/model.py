@@ -16,8 +16,8 @@ from index.codes import check_n_bits, pack_bits
 
 from .backbones import PACKAGED, Backbone, create_backbone, weights_digest
 from .errors import ModelError
-from .images import InputSpec
 from .inference import inference_copy
+from .input_spec import InputSpec
 from .model_file import ModelCard, find_model, read_card
 from .writing import replacing
 

@@ -13,7 +13,7 @@ from typing import Any
 from index.codes import check_n_bits
 
 from .errors import ModelError
-from .images import InputSpec
+from .input_spec import InputSpec
 
 __all__ = ["DEFAULT_MODEL", "ModelCard", "builtin_models", "find_model", "read_card"]
 

@@ -10,18 +10,15 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .images import ImageError, ImageSource, thumbnail, thumbnail_jpeg
+from .image_errors import ImageError
+from .images import ImageSource, thumbnail, thumbnail_jpeg
+from .paths import display_path
 from .writing import replacing
 
-__all__ = ["Picture", "Row", "Sheet", "display_path", "write_html", "write_png"]
+__all__ = ["Picture", "Row", "Sheet", "write_html", "write_png"]
 
 _THUMBNAIL = 176
 _MARKS = {"hit": "#2e9e5b", "miss": "#d1495b", "query": "#3a6ea5", None: "#c8ccd2"}
-
-
-def display_path(path: str) -> str:
-    """Returns a path as text that prints everywhere: bytes that are not UTF-8 are shown as ``\\xNN``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from index import Entry, FileStat, Record, Skipped, Store
 from index.records import Metadata
 
 from .errors import CollectionError
-from .images import Decoded, Failed, ImageBatches, find_images, hash_file
+from .image_batches import ImageBatches
+from .image_files import Decoded, Failed, find_images, hash_file
 from .progress import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:

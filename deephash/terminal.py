@@ -32,7 +32,7 @@ def print_json(value: Any) -> None:
 
 def path_fields(path: str) -> dict[str, str]:
     """Returns ``path`` for JSON; a path that is not UTF-8 also has its bytes, as ``path_hex``."""
-    from .report import display_path
+    from .paths import display_path
 
     shown = display_path(path)
     return {"path": shown} if shown == path else {"path": shown, "path_hex": os.fsencode(path).hex()}
@@ -77,7 +77,7 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 def print_skipped(skipped: "Sequence[Skipped]") -> None:
     """Lists files that could not be read, with their reasons, on stderr."""
-    from .report import display_path
+    from .paths import display_path
 
     if not skipped:
         return

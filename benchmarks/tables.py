@@ -1,0 +1,45 @@
+"""Writes the tables of README.md from the raw results.
+
+python -m benchmarks.tables          (--check: change nothing, exit 1 when a table is out of date)
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import general, startup
+from benchmarks.record import RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+_TABLES: dict[str, Callable[[Any], str]] = {"general": general.table, "startup": startup.table}
+_BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Runs the script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    written = README.read_text(encoding="utf-8")
+    generated = fill_tables(written)
+    if options.check:
+        sys.exit("README.md is out of date: python -m benchmarks.tables" if written != generated else 0)
+    README.write_text(generated, encoding="utf-8")
+
+
+def fill_tables(text: str) -> str:
+    """Returns the text with every block ``<!-- table: NAME -->`` filled from ``results/NAME.json``."""
+
+    def fill(block: re.Match[str]) -> str:
+        result = json.loads((RESULTS / f"{block[2]}.json").read_text(encoding="utf-8"))
+        return f"{block[1]}{_TABLES[block[2]](result['numbers'])}\n{block[3]}"
+
+    return _BLOCK.sub(fill, text)
+
+
+if __name__ == "__main__":
+    main()

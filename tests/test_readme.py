@@ -1,0 +1,81 @@
+"""Every block of README.md runs, in the order of the page, on real images; its tables are those of the raw results."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks.tables import fill_tables
+from deephash.samples import load_cifar10_sample
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(<!-- setup -->\n)?```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the README's reader has it: photos/, with cats of 2024, and two query images."""
+    folder = tmp_path_factory.mktemp("readme")
+    sample = load_cifar10_sample()
+    (folder / "photos" / "2024").mkdir(parents=True)
+    for number in range(240):
+        Image.fromarray(sample.database_images[number]).save(folder / "photos" / "2024" / f"{number:03}.png")
+    for name, number in (("cat", 0), ("dog", 1)):
+        Image.fromarray(sample.query_images[number]).save(folder / f"{name}.jpg")
+    return folder
+
+
+def test_shell_and_python_blocks_run(folder: Path) -> None:
+    n_run = 0
+    for setup, language, block in BLOCKS:
+        if language == "sh" and not setup:
+            for line in block.splitlines():
+                words = shlex.split(line, comments=True)
+                assert words[0] == "deephash"
+                script = "from deephash.cli import main; main()"
+                run = subprocess.run(
+                    [sys.executable, "-c", script, *words[1:]], cwd=folder, capture_output=True, text=True, check=False
+                )
+                assert run.returncode == 0, f"{line}\n{run.stderr}"
+                n_run += 1
+        elif language == "python":
+            run = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, f"{block}\n{run.stderr}"
+            n_run += 1
+    assert n_run >= 14
+    for written in ("cats.html", "cats.png", "copies.html", "photos.csv"):
+        assert (folder / written).stat().st_size > 0
+
+
+def test_setup_commands_are_the_two_that_ci_runs() -> None:
+    blocks = [block for setup, _, block in BLOCKS if setup]
+    assert len(blocks) == 1
+    commands = blocks[0].splitlines()
+    assert len(commands) == 2
+    assert all("-c constraints.txt" in command for command in commands)
+    assert commands[0].endswith("deephash demo")
+    assert "pytest" in commands[1]
+
+
+def test_tables_are_generated() -> None:
+    assert fill_tables(TEXT) == TEXT
+
+
+def test_first_forty_lines_show_what_it_is() -> None:
+    head = "\n".join(TEXT.splitlines()[:40])
+    assert "<img" in head
+    assert "<!-- setup -->" in head
+    assert "```python" in head
+    assert "| P@10 / mAP |" in head
+
+
+def test_local_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)|src=\"(?!http)([^\"]+)\"", TEXT)
+    assert links
+    for link in (a or b for a, b in links):
+        assert (README.parent / link).exists(), link
