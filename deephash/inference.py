@@ -17,7 +17,7 @@ def inference_copy(module: nn.Module, size: int) -> nn.Module:
     convolution registered before them would compute something else, and is then copied as it is. Features of
     EfficientNet-Lite0 differ by float rounding only (1e-5).
     """
-    module = copy.deepcopy(module).eval()
+    module = copy.deepcopy(module).cpu().eval()
     folded = _fold_batch_norm(copy.deepcopy(module))
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
