@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import write_result
-from deephash.images import InputSpec
+from deephash.input_spec import InputSpec
 from deephash.model import load_model
 
 _N_FORWARD, _BATCH = 12, 32
