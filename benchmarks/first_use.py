@@ -97,7 +97,9 @@ def table(numbers: dict[str, Any]) -> str:
         "`deephash query` by photograph": f"{numbers['query_by_image_seconds']:.1f} s, most of it torch's start",
         "`deephash query` by id": f"{numbers['query_by_id_seconds']:.1f} s",
     }
-    return "\n".join(["| whole command | 2 cores |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())])
+    return "\n".join(
+        ["| whole command | 2 cores |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())]
+    )
 
 
 if __name__ == "__main__":

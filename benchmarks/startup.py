@@ -92,6 +92,27 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in numbers.items()}
 
 
+def table(numbers: dict[str, Any]) -> str:
+    """Returns what a user feels of the numbers as a Markdown table."""
+    seconds = {
+        "`deephash --help`": numbers["deephash_help_seconds"],
+        "`deephash info`": numbers["deephash_info_seconds"],
+        "open and read the statistics": numbers["open_and_stats_seconds"],
+        "first search, search structure from the cache": numbers["first_search_with_cache_seconds"],
+        "first search, cache lost, rebuilt from the catalogue": numbers["first_search_without_cache_seconds"],
+    }
+    ratio = numbers["one_query_k10_search_ms"] / numbers["one_query_k10_faiss_ms"]
+    batch = numbers["batch_of_1000_k10_search_ids_seconds"] / numbers["batch_of_1000_k10_faiss_seconds"]
+    rows = [f"| {name} | {value:.2f} s |" for name, value in seconds.items()]
+    rows += [
+        f"| one query, k = 10, with paths | {numbers['one_query_k10_search_ms']:.1f} ms, {ratio:.2f} of bare faiss flat |",
+        f"| a query in a batch of 1,000, k = 10 | {numbers['batch_of_1000_k10_search_ids_seconds']:.2f} ms, "
+        f"{batch:.2f} of bare faiss flat |",
+        f"| on disk | {numbers['catalogue_mib']:.0f} MiB, and a cache of {numbers['cache_mib']:.0f} MiB |",
+    ]
+    return "\n".join(["| an index of 1,000,000 images, 64 bits | 2 cores |", "|---|---|", *rows])
+
+
 def make_codes(n: int, n_bits: int, seed: int) -> np.ndarray:
     """Returns (n, n_bytes) uint8: half random, half around a thousand centres with 5 % of the bits flipped."""
     rng = np.random.default_rng(seed)

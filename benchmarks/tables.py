@@ -11,11 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import general, startup
+from benchmarks import first_use, general, startup
 from benchmarks.record import RESULTS
 
 README = Path(__file__).parents[1] / "README.md"
-_TABLES: dict[str, Callable[[Any], str]] = {"general": general.table, "startup": startup.table}
+_TABLES: dict[str, Callable[[Any], str]] = {
+    "general": general.table,
+    "startup": startup.table,
+    "first_use": first_use.table,
+}
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
