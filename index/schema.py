@@ -12,7 +12,7 @@ from index.errors import NotAStore, StoreDamaged, StoreError, StoreFull, StoreLo
 from index.rows import metadata_has
 
 _APPLICATION_ID = 0x64687831  # "dhx1"
-_WRITER = ("synchronous = FULL", "cache_size = -65536", "journal_size_limit = 67108864")
+_WRITER = ("synchronous = FULL", "cache_size = -65536", "journal_size_limit = 67108864", "wal_autocheckpoint = 8000")
 _FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_SHMSIZE"}
 RESTORE = "restore the folder from a copy, or delete it and index again"
 """What to do about a catalogue that cannot be trusted."""

@@ -158,7 +158,6 @@ class _Groups:
             return np.concatenate([np.partition(block, kth, axis=1)[:, kth] for block in blocks])
         _, sample, step = self.scan.parts()
         longest = 8 * self.scan.codes.shape[1]
-        sizes = np.diff(self.offsets)[::step] if step > 1 else np.diff(self.offsets)
         bounds = np.full(len(queries), longest, dtype=np.int32)
         open_rows = np.arange(len(queries))
         asked = k
@@ -166,7 +165,8 @@ class _Groups:
         while len(open_rows) and asked <= max(1024, sample.ntotal // 4):
             asked = min(asked, sample.ntotal)
             distances, positions = sample.search(np.ascontiguousarray(queries[open_rows]), asked)
-            counts = np.cumsum(sizes[positions], axis=1)
+            groups = positions * step
+            counts = np.cumsum(self.offsets[groups + 1] - self.offsets[groups], axis=1)
             enough = counts[:, -1] >= k
             at = np.argmax(counts[enough] >= k, axis=1)
             bounds[open_rows[enough]] = distances[enough, at]
