@@ -15,12 +15,10 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import EllipsisType, TracebackType
-from typing import Any
 
 import filelock
 import numpy as np
@@ -30,6 +28,7 @@ from index import duplicates, snapshot
 from index.catalogue import NAME, Catalogue
 from index.codes import Codes, check_codes, check_n_bits, n_code_bytes
 from index.errors import ModelMismatch, NotAStore, StoreDamaged, StoreError, StoreFull, StoreLocked
+from index.live import LiveIndex
 from index.records import (
     DuplicateCluster,
     Entry,
@@ -42,25 +41,13 @@ from index.records import (
     Skipped,
     StoreStats,
 )
-from index.rows import condition, encode_metadata, encode_text
+from index.rows import encode_metadata, encode_text
 from index.schema import full_disk
-from index.search import Distances, HammingIndex, Ids, check_k, check_radius
+from index.search import Distances, Ids, check_k, check_radius
 
 LOCK = "writer.lock"
 _OWN_PREFIXES = (NAME, LOCK, "snapshot-", snapshot.MANIFEST)
-# Below this the cache saves nothing worth its files; above, it is written when a twentieth of the rows has changed.
-_CACHE_ABOVE = 10_000
-_CACHE_STALE_SHARE = 0.05
 _DEAD_AFTER_SECONDS = 3600.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _View:
-    """The search structure at one commit. Never changed, only replaced: searches in other threads need no lock."""
-
-    index: HammingIndex
-    epoch: int
-    last_id: int
 
 
 class Store:
@@ -77,10 +64,8 @@ class Store:
         self.fingerprint = catalogue.fingerprint
         self.writable = lock is not None
         self._catalogue = catalogue
+        self._live = LiveIndex(folder, catalogue)
         self._lock = lock
-        self._view: _View | None = None
-        self._cached: snapshot.Snapshot | None = None
-        self._filtered: tuple[str, int, HammingIndex] | None = None
         self._closed = False
 
     # -- making, opening, closing --
@@ -198,7 +183,7 @@ class Store:
             if self.writable and write_cache:
                 # Only a cache: what is damaged or full is said by whatever needs it, not by close().
                 with suppress(StoreError):
-                    self._write_cache()
+                    self._live.write_cache()
         finally:
             try:
                 self._catalogue.close()
@@ -369,7 +354,7 @@ class Store:
     def _find(
         self, queries: Codes, k: int | None, radius: int | None, where: Filter | None, banned: set[int]
     ) -> list[list[tuple[int, int]]]:
-        index = self._considered(where)
+        index = self._live.considered(where)
         if k is None:
             assert radius is not None
             limits, distances, ids = index.range_search(queries, radius)
@@ -389,89 +374,17 @@ class Store:
         self, codes: npt.ArrayLike, k: int = 10, *, radius: int | None = None, where: Filter | None = None
     ) -> tuple[Distances, Ids]:
         """Return distances and ids of the nearest as arrays, as `HammingIndex.search` does."""
-        return self._considered(where).search(self._check(codes, "query codes"), k, radius=radius)
+        return self._live.considered(where).search(self._check(codes, "query codes"), k, radius=radius)
 
     def range_ids(
         self, codes: npt.ArrayLike, radius: int, *, where: Filter | None = None
     ) -> tuple[Ids, Distances, Ids]:
         """Return (limits, distances, ids) of all within the radius, as `HammingIndex.range_search` does."""
-        return self._considered(where).range_search(self._check(codes, "query codes"), radius)
+        return self._live.considered(where).range_search(self._check(codes, "query codes"), radius)
 
     def refresh(self) -> None:
         """Take in what this or another process has committed; searching does so by itself."""
-        self._current()
-
-    def _considered(self, where: Filter | None) -> HammingIndex:
-        if where is None:
-            return self._current().index
-        key = repr(condition(where))
-        with self._catalogue.reading():
-            view = self._current()
-            filtered = self._filtered
-            if filtered is None or filtered[:2] != (key, view.epoch):
-                filtered = (key, view.epoch, view.index.subset(self._catalogue.ids(where)))
-                self._filtered = filtered
-        return filtered[2]
-
-    def _current(self) -> _View:
-        view = self._view
-        if view is not None and view.epoch == self._catalogue.epoch:
-            return view
-        with self._catalogue.reading():
-            view = self._followed(self._view or self._from_cache())
-            self._view = view
-        return view
-
-    def _from_cache(self) -> _View | None:
-        token = str(self._catalogue.meta("snapshot") or "")
-        loaded = snapshot.load(self.folder, token=token, n_bits=self.n_bits, fingerprint=self.fingerprint)
-        if loaded is None:
-            return None
-        self._cached = loaded[0]
-        return _View(loaded[1], loaded[0].epoch, loaded[0].last_id)
-
-    def _followed(self, view: _View | None) -> _View:
-        """Return the view of the commit that is being read: the given one with its changes, or a new one."""
-        catalogue = self._catalogue
-        epoch, last_id = catalogue.epoch, catalogue.last_id
-        changed = catalogue.changed_ids(view.epoch) if view is not None else None
-        if view is None or changed is None or view.last_id > last_id:
-            index = HammingIndex(self.n_bits)
-            ids, codes = catalogue.codes_after(0)
-            index.add(codes, ids)
-            return _View(index, epoch, last_id)
-        if view.epoch == epoch:
-            return view
-        changed = [id for id in changed if id <= view.last_id]
-        kept_ids, kept_codes = catalogue.codes_of(changed)
-        new_ids, new_codes = catalogue.codes_after(view.last_id)
-        index = view.index.copy()
-        index.update(np.concatenate((kept_codes, new_codes)), np.concatenate((kept_ids, new_ids)), remove=changed)
-        return _View(index, epoch, last_id)
-
-    def _write_cache(self) -> None:
-        catalogue = self._catalogue
-        n_images, last_id = catalogue.n_images, catalogue.last_id
-        n_changes = catalogue.n_changes()
-        if n_images < _CACHE_ABOVE:
-            if n_changes > _CACHE_ABOVE:
-                catalogue.forget_changes(catalogue.epoch)
-            return
-        if self._cached is None:
-            self._from_cache()
-        cached = self._cached
-        if cached is not None and n_changes + last_id - cached.last_id <= _CACHE_STALE_SHARE * n_images:
-            snapshot.tidy(self.folder, cached)
-            return
-        view = self._current()
-        made = snapshot.Snapshot(secrets.token_hex(16), view.epoch, view.last_id, self.n_bits, self.fingerprint)
-        try:
-            # The catalogue names the new cache before the manifest does: in between there is none that counts.
-            catalogue.forget_changes(view.epoch, snapshot=made.token)
-            snapshot.write(self.folder, made, view.index)
-        except OSError:
-            # A full disk costs the next start a second or two, and nothing else.
-            return
+        self._live.current()
 
     # -- copies --
 
@@ -495,7 +408,7 @@ class Store:
 
     def _near(self, radius: int, where: Filter | None) -> list[DuplicateCluster]:
         with self._catalogue.reading():
-            codes, offsets, members = self._considered(where).groups()
+            codes, offsets, members = self._live.considered(where).groups()
             order = np.argsort(members)
             ids = members[order]
             sizes = self._catalogue.sizes(ids)
@@ -550,23 +463,7 @@ class Store:
                 problems.append(Problem("model", str(path), "the file is missing: restore it from a copy"))
             elif path.stat().st_size != n_bytes or zlib.crc32(path.read_bytes()) != crc:
                 problems.append(Problem("model", str(path), "the file was changed: restore it from a copy"))
-        return problems + ([] if problems else self._cache_problems())
-
-    def _cache_problems(self) -> list[Problem]:
-        manifest = self.folder / snapshot.MANIFEST
-        if not manifest.exists():
-            return []
-        with self._catalogue.reading():
-            view, true = self._from_cache(), self._followed(None)
-            if view is None:
-                harmless = "the cache is damaged or another index's: it is not used, and made again by the next writer"
-                return [Problem("cache", str(manifest), harmless)]
-            cached = self._followed(view)
-        ours: tuple[npt.NDArray[Any], ...] = true.index.groups()
-        theirs: tuple[npt.NDArray[Any], ...] = cached.index.groups()
-        if all(np.array_equal(left, right) for left, right in zip(ours, theirs, strict=True)):
-            return []
-        return [Problem("cache", str(manifest), f"the cache contradicts {NAME}: delete {manifest}")]
+        return problems + ([] if problems else self._live.problems())
 
     def _check(self, codes: npt.ArrayLike, name: str) -> Codes:
         array = np.asarray(codes)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import index.store
+import index.live
 from index import FileStat, Filter, Store, StoreError, StoreLocked
 from index.search import HammingIndex
 from tests.index.samples import codes, entry, filled
@@ -100,12 +100,12 @@ def test_a_kill_while_writing_the_cache_leaves_right_answers(tmp_path):
             # A cache between its two commits may be useless, never wrong.
             assert {problem.kind for problem in store.verify()} <= {"cache"}
             assert all("contradicts" not in problem.message for problem in store.verify())
-        index.store.Store.open(folder, writable=True).close()
+        Store.open(folder, writable=True).close()
         with Store.open(folder) as store:
             found = store.search_ids(np.concatenate([code_of(i) for i in range(acknowledged)]), 1)
             assert found[0].max() == 0
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(index.store, "_CACHE_ABOVE", 10)
+        monkeypatch.setattr(index.live, "_CACHE_ABOVE", 10)
         Store.open(folder, writable=True).close()
         check(folder, acknowledged)
         assert not list(folder.glob("*.tmp"))

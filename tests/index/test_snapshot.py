@@ -4,15 +4,15 @@ import shutil
 import numpy as np
 import pytest
 
+import index.live
 import index.snapshot
-import index.store
 from index import Store
 from tests.index.samples import codes, entry, filled
 
 
 @pytest.fixture(autouse=True)
 def cache_for_few_rows(monkeypatch):
-    monkeypatch.setattr(index.store, "_CACHE_ABOVE", 50)
+    monkeypatch.setattr(index.live, "_CACHE_ABOVE", 50)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import index.store
+import index.live
 from index import (
     FileStat,
     Filter,
@@ -84,7 +84,7 @@ def test_search_equals_brute_force(data, n_bits, seed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("search") / "a.dhx"
     model = Model()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(index.store, "_CACHE_ABOVE", data.draw(st.sampled_from([5, 10_000]), label="cache above"))
+        monkeypatch.setattr(index.live, "_CACHE_ABOVE", data.draw(st.sampled_from([5, 10_000]), label="cache above"))
         monkeypatch.setattr(index.search, "_REBUILD_ABOVE", 8)
         writer = Store.create(folder, n_bits=n_bits, fingerprint="m")
         reader = Store.open(folder)
@@ -564,7 +564,7 @@ def test_the_change_log_does_not_grow_for_ever(folder, monkeypatch):
         for seed in range(3):
             store.put([entry(i) for i in range(20)], codes(20, seed=seed))
         assert store._catalogue.n_changes() == 40
-        monkeypatch.setattr(index.store, "_CACHE_ABOVE", 30)
+        monkeypatch.setattr(index.live, "_CACHE_ABOVE", 30)
         with Store.open(folder) as reader:
             reader.refresh()
             store.close()

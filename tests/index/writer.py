@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-import index.store
+import index.live
 from index import Store
 from tests.index.samples import entry
 from tests.index.test_durability import code_of
@@ -39,7 +39,7 @@ def create(folder):
 
 def cache(folder):
     """Write the cache over and over, with ever new contents."""
-    index.store._CACHE_ABOVE, index.store._CACHE_STALE_SHARE = 10, -1.0
+    index.live._CACHE_ABOVE, index.live._CACHE_STALE_SHARE = 10, -1.0
     while True:
         with Store.open(folder, writable=True, timeout=30) as store:
             first = store._catalogue.last_id

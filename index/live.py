@@ -1,0 +1,135 @@
+"""The search structure of a store, kept in step with its catalogue: from the cache, from the rows, from the changes."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from index import snapshot
+from index.catalogue import NAME, Catalogue
+from index.records import Filter, Problem
+from index.rows import condition
+from index.search import HammingIndex
+
+# Below this the cache saves nothing worth its files; above, it is written when a twentieth of the rows has changed.
+_CACHE_ABOVE = 10_000
+_CACHE_STALE_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    """The search structure at one commit. Never changed, only replaced: searches in other threads need no lock."""
+
+    index: HammingIndex
+    epoch: int
+    last_id: int
+
+
+class LiveIndex:
+    """Follows the catalogue of one store, commit by commit, with a structure that is searched without a lock."""
+
+    def __init__(self, folder: Path, catalogue: Catalogue) -> None:
+        self._folder = folder
+        self._catalogue = catalogue
+        self._view: _View | None = None
+        self._cached: snapshot.Snapshot | None = None
+        self._filtered: tuple[str, int, HammingIndex] | None = None
+
+    def considered(self, where: Filter | None) -> HammingIndex:
+        """Return the index of the images that a filter lets through; the last filter's is kept."""
+        if where is None:
+            return self.current().index
+        key = repr(condition(where))
+        with self._catalogue.reading():
+            view = self.current()
+            filtered = self._filtered
+            if filtered is None or filtered[:2] != (key, view.epoch):
+                filtered = (key, view.epoch, view.index.subset(self._catalogue.ids(where)))
+                self._filtered = filtered
+        return filtered[2]
+
+    def current(self) -> _View:
+        """Return the view of the latest commit."""
+        view = self._view
+        if view is not None and view.epoch == self._catalogue.epoch:
+            return view
+        with self._catalogue.reading():
+            view = self._followed(self._view or self._from_cache())
+            self._view = view
+        return view
+
+    def _from_cache(self) -> _View | None:
+        token = str(self._catalogue.meta("snapshot") or "")
+        n_bits, fingerprint = self._catalogue.n_bits, self._catalogue.fingerprint
+        loaded = snapshot.load(self._folder, token=token, n_bits=n_bits, fingerprint=fingerprint)
+        if loaded is None:
+            return None
+        self._cached = loaded[0]
+        return _View(loaded[1], loaded[0].epoch, loaded[0].last_id)
+
+    def _followed(self, view: _View | None) -> _View:
+        """Return the view of the commit that is being read: the given one with its changes, or a new one."""
+        catalogue = self._catalogue
+        epoch, last_id = catalogue.epoch, catalogue.last_id
+        changed = catalogue.changed_ids(view.epoch) if view is not None else None
+        if view is None or changed is None or view.last_id > last_id:
+            index = HammingIndex(self._catalogue.n_bits)
+            ids, codes = catalogue.codes_after(0)
+            index.add(codes, ids)
+            return _View(index, epoch, last_id)
+        if view.epoch == epoch:
+            return view
+        changed = [id for id in changed if id <= view.last_id]
+        kept_ids, kept_codes = catalogue.codes_of(changed)
+        new_ids, new_codes = catalogue.codes_after(view.last_id)
+        index = view.index.copy()
+        index.update(np.concatenate((kept_codes, new_codes)), np.concatenate((kept_ids, new_ids)), remove=changed)
+        return _View(index, epoch, last_id)
+
+    def write_cache(self) -> None:
+        """Bring the cache on disk up to date, if that is worth it; the caller is the one writer."""
+        catalogue = self._catalogue
+        n_images, last_id = catalogue.n_images, catalogue.last_id
+        n_changes = catalogue.n_changes()
+        if n_images < _CACHE_ABOVE:
+            if n_changes > _CACHE_ABOVE:
+                catalogue.forget_changes(catalogue.epoch)
+            return
+        if self._cached is None:
+            self._from_cache()
+        cached = self._cached
+        if cached is not None and n_changes + last_id - cached.last_id <= _CACHE_STALE_SHARE * n_images:
+            snapshot.tidy(self._folder, cached)
+            return
+        view = self.current()
+        token = secrets.token_hex(16)
+        made = snapshot.Snapshot(token, view.epoch, view.last_id, catalogue.n_bits, catalogue.fingerprint)
+        try:
+            # The catalogue names the new cache before the manifest does: in between there is none that counts.
+            catalogue.forget_changes(view.epoch, snapshot=made.token)
+            snapshot.write(self._folder, made, view.index)
+        except OSError:
+            # A full disk costs the next start a second or two, and nothing else.
+            return
+
+    def problems(self) -> list[Problem]:
+        """Return what is wrong with the cache."""
+        manifest = self._folder / snapshot.MANIFEST
+        if not manifest.exists():
+            return []
+        with self._catalogue.reading():
+            view, true = self._from_cache(), self._followed(None)
+            if view is None:
+                harmless = "the cache is damaged or another index's: it is not used, and made again by the next writer"
+                return [Problem("cache", str(manifest), harmless)]
+            cached = self._followed(view)
+        ours: tuple[npt.NDArray[Any], ...] = true.index.groups()
+        theirs: tuple[npt.NDArray[Any], ...] = cached.index.groups()
+        if all(np.array_equal(left, right) for left, right in zip(ours, theirs, strict=True)):
+            return []
+        return [Problem("cache", str(manifest), f"the cache contradicts {NAME}: delete {manifest}")]
