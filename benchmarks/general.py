@@ -4,9 +4,9 @@
 
 DIR holds one folder of photographs for each class (51 classes of Caltech-101, 24 images each, for the numbers in the
 README). Every image is a query against all others (itself left out); two images are relevant to each other when they
-lie in the same folder. Labels serve for the judgement alone. Compared on the same features: the shipped general models, the
-hash layer fitted to the collection itself (what ``deephash index`` does) on all images and on samples of them, LSH, and
-the float features by cosine. Raw numbers: ``results/general.json``.
+lie in the same folder. Labels serve for the judgement alone. Compared on the same features: the shipped general models,
+the hash layer fitted to the collection itself (what ``deephash index`` does) on all images and on samples of them, LSH,
+and the float features by cosine. Raw numbers: ``results/general.json``.
 """
 
 import argparse

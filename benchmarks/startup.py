@@ -105,7 +105,8 @@ def table(numbers: dict[str, Any]) -> str:
     batch = numbers["batch_of_1000_k10_search_ids_seconds"] / numbers["batch_of_1000_k10_faiss_seconds"]
     rows = [f"| {name} | {value:.2f} s |" for name, value in seconds.items()]
     rows += [
-        f"| one query, k = 10, with paths | {numbers['one_query_k10_search_ms']:.1f} ms, {ratio:.2f} of bare faiss flat |",
+        f"| one query, k = 10, with paths | {numbers['one_query_k10_search_ms']:.1f} ms, "
+        f"{ratio:.2f} of bare faiss flat |",
         f"| a query in a batch of 1,000, k = 10 | {numbers['batch_of_1000_k10_search_ids_seconds']:.2f} ms, "
         f"{batch:.2f} of bare faiss flat |",
         f"| on disk | {numbers['catalogue_mib']:.0f} MiB, and a cache of {numbers['cache_mib']:.0f} MiB |",
