@@ -87,8 +87,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     (folder / "away").rename(manifest)
 
     numbers |= searches(folder, codes, options.seed)
-    numbers["deephash_help_seconds"] = command(["--help"])
-    numbers["deephash_info_seconds"] = command(["info", str(folder)])
+    numbers["deephash_help_seconds"] = command(["--help"], shows="Usage:")
+    numbers["deephash_info_seconds"] = command(["info", str(folder)], shows="fingerprint")
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in numbers.items()}
 
 
@@ -184,10 +184,11 @@ def side_by_side(contestants: dict[str, Callable[[np.ndarray], Any]], queries: l
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def command(arguments: list[str]) -> float | None:
+def command(arguments: list[str], *, shows: str) -> float | None:
     """Returns the median wall seconds of five runs of the console script, None when it is not installed.
 
-    The store has no model in it, which `info` says with an exit code of its own: any code will do.
+    Raises:
+        RuntimeError: a run did not print what it should: the time of a crash is no result.
     """
     script = Path(sys.executable).with_name("deephash")
     if not script.exists():
@@ -195,8 +196,11 @@ def command(arguments: list[str]) -> float | None:
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        subprocess.run([str(script), *arguments], capture_output=True, check=False)
+        # The exit code is no sign: `info` has one of its own for this store, which has no model in it.
+        done = subprocess.run([str(script), *arguments], capture_output=True, text=True, check=False)
         times.append(time.perf_counter() - started)
+        if shows not in done.stdout:
+            raise RuntimeError(f"deephash {' '.join(arguments)} exited with {done.returncode}: {done.stderr[-500:]}")
     return statistics.median(times)
 
 
