@@ -1,30 +1,27 @@
 """The command line: parse, call, print. What a command does is the engine's; heavy imports happen inside commands."""
 
 import contextlib
-import functools
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import __version__
-from .terminal import note, path_fields, print_facts, print_json, print_skipped, print_table, progress_bar, size_text
+from .cli_errors import EXIT_CODES_HELP, EXIT_INCOMPLETE, reports_errors, usage_error
+from .cli_options import Html, Index, Json, Label, PathGlob, Png, Wait, Where, check_radius, parse_codes, parse_filter
+from .json_lines import path_fields
+from .paths import display_path, printable, utf8_path
+from .terminal import note, print_facts, print_json, print_skipped, print_table, progress_bar, size_text
 
 if TYPE_CHECKING:
-    from index import DuplicateCluster, Filter, Match
+    from index import Filter
 
+    from .answers import Answer
     from .engine import ImageSearch
-    from .report import Row
+    from .report import Sheet
     from .sync import SyncReport
-
-EXIT_FAILED, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 3, 130
-_EXIT_CODES = (
-    "Exit codes: 0 done; 1 failed, with one sentence why; 2 wrong usage; 3 done, but some files were skipped or "
-    "problems were found; 130 interrupted (what was done is kept). DEEPHASH_DEBUG=1 shows tracebacks."
-)
 
 app = typer.Typer(
     name="deephash",
@@ -32,25 +29,13 @@ app = typer.Typer(
     "  deephash index photos/                index a folder into photos.dhx\n"
     "  deephash query photos.dhx cat.jpg     find images like this one\n"
     "  deephash demo                         see it work on 1,200 images that are included",
-    epilog=_EXIT_CODES,
+    epilog=EXIT_CODES_HELP,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Index = Annotated[Path, typer.Argument(metavar="INDEX", help="The index folder, such as photos.dhx.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a contact sheet as an HTML page.")]
-Png = Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Write a contact sheet as a PNG picture.")]
-PathGlob = Annotated[
-    str | None, typer.Option("--path", metavar="GLOB", help="Only paths like '*/2024/*'; * also matches /.")
-]
-Label = Annotated[str | None, typer.Option("--label", help="Only images with this label.")]
-Where = Annotated[
-    list[str] | None, typer.Option("--where", metavar="KEY=VALUE", help="Only images with this metadata; repeatable.")
-]
 
 
 def main() -> None:
@@ -59,37 +44,6 @@ def main() -> None:
         with contextlib.suppress(AttributeError):  # a replaced stream, in tests and notebooks
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     app()
-
-
-def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns errors that a user can mend into one sentence on stderr and an exit code."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **options: Any) -> None:
-        from index.errors import DeepHashError
-
-        try:
-            command(*args, **options)
-        except KeyboardInterrupt as interrupt:
-            note(str(interrupt) or "interrupted")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except BrokenPipeError:
-            raise
-        except (DeepHashError, OSError, ValueError) as error:
-            if os.environ.get("DEEPHASH_DEBUG"):
-                raise
-            _fail(str(error) or type(error).__name__)
-
-    return wrapped
-
-
-def _fail(message: str) -> NoReturn:
-    note(f"deephash: {' '.join(message.split())}")
-    raise typer.Exit(EXIT_FAILED)
-
-
-def _usage(message: str) -> NoReturn:
-    raise typer.BadParameter(message)
 
 
 def _print_version(wanted: bool) -> None:
@@ -108,14 +62,16 @@ def _options(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write.")] = Path(
         "deephash-demo"
     ),
     json: Json = False,
 ) -> None:
-    """Index and query 1,200 real images that are included, and judge the answers. Takes half a minute, no network.
+    """Index, query and judge 1,200 real images that are included.
+
+    Takes half a minute and no network; writes images, an index and contact sheets into one folder.
 
     \b
       deephash demo
@@ -147,21 +103,21 @@ def demo(
         f"  mAP   {quality.map:.3f}   (chance {quality.chance:.3f}; between {quality.map_pessimistic:.3f} and "
         f"{quality.map_optimistic:.3f} by the order of ties)\n"
         f"  P@{k}  {quality.precision_at[k]:.3f}   (chance {quality.chance:.3f})\n"
-        f"contact sheet: {_shown(result.html)}\n"
-        f"as a picture:  {_shown(result.png)}"
+        f"contact sheet: {display_path(result.html)}\n"
+        f"as a picture:  {display_path(result.png)}"
     )
     note(
         f"\ndone in {result.seconds:.0f} s. Next, on your own images:\n"
         f"  deephash index FOLDER                      writes FOLDER.dhx here\n"
         f"  deephash query FOLDER.dhx IMAGE --html results.html\n"
-        f"  deephash query {_shown(result.index)} --id 1      (an image of the demo)"
+        f"  deephash query {display_path(result.index)} --id 1      (an image of the demo)"
     )
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def index(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of images, or image files.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Folders of images, or image files.")],
     index: Annotated[
         Path | None, typer.Option("--index", "-i", metavar="INDEX", help="Index folder; by default FOLDER.dhx here.")
     ] = None,
@@ -169,7 +125,9 @@ def index(
         str | None,
         typer.Option(metavar="NAME|FILE", help="Use this model as it is, and fit none (deephash models lists them)."),
     ] = None,
-    bits: Annotated[int | None, typer.Option(help="Length of the codes, 8 to 1024.  [default: 128]")] = None,
+    bits: Annotated[
+        int | None, typer.Option(metavar="N", help="Length of the codes, 8 to 1024.  [default: 128]")
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(metavar="NAME", help="Fit on this timm (or torchvision/NAME) backbone instead.")
     ] = None,
@@ -181,7 +139,7 @@ def index(
         Path | None,
         typer.Option(metavar="FILE", help="CSV or JSON lines with columns path, label, and any others as metadata."),
     ] = None,
-    wait: Annotated[float, typer.Option(metavar="SECONDS", help="Wait so long for another writer.")] = 0.0,
+    wait: Wait = 0.0,
     json: Json = False,
 ) -> None:
     """Index images, or bring an index in step with its folders.
@@ -200,10 +158,10 @@ def index(
     from .indexing import index_images
 
     if folder_labels and metadata:
-        _usage("--folder-labels and --metadata exclude each other")
+        usage_error("--folder-labels and --metadata exclude each other")
     if index is None:
         if len(folders) > 1:
-            _usage("several folders need --index NAME.dhx")
+            usage_error("several folders need --index NAME.dhx")
         index = Path(f"{folders[0].resolve().name or 'images'}.dhx")
     annotate = read_annotations(metadata) if metadata else label_by_folder if folder_labels else None
     with progress_bar(quiet=json) as on_progress:
@@ -227,9 +185,10 @@ def _print_sync(report: "SyncReport", index: Path) -> None:
         "moved": report.moved, "touched": report.touched, "removed": report.removed, "unchanged": report.unchanged,
     }  # fmt: skip
     done = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
-    rate = f" ({report.decoded / report.seconds:.0f} images/s)" if report.decoded and report.seconds > 1 else ""
+    # Of a few images it would be the time to load the model.
+    rate = f" ({report.decoded / report.seconds:,.0f} images/s)" if report.decoded >= 100 else ""
     decoded = f"{report.decoded:,} decoded in {report.seconds:.1f} s{rate}"
-    print(f"{_shown(index)}: {report.n_images:,} images; {done}; {decoded}")
+    print(f"{display_path(index)}: {report.n_images:,} images; {done}; {decoded}")
     if report.fitted_to:
         note(
             f"its codes were fitted to {report.fitted_to:,} images of the collection, without labels "
@@ -240,17 +199,20 @@ def _print_sync(report: "SyncReport", index: Path) -> None:
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def query(
     index: Index,
-    images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Images to search with.")] = None,
-    id: Annotated[list[int] | None, typer.Option("--id", help="Search with this indexed image; repeatable.")] = None,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE", help="Images to search with.")] = None,
+    id: Annotated[
+        list[int] | None, typer.Option("--id", metavar="ID", help="Search with this indexed image; repeatable.")
+    ] = None,
     code: Annotated[list[str] | None, typer.Option(metavar="HEX", help="Search with this code; repeatable.")] = None,
     k: Annotated[
-        int | None, typer.Option("-k", min=1, help="At most so many matches.  [default: 10, or all with -r]")
+        int | None, typer.Option("-k", metavar="N", min=1, help="At most so many matches.  [default: 10; with -r all]")
     ] = None,
     radius: Annotated[
-        int | None, typer.Option("--radius", "-r", min=0, help="Only within this Hamming distance, inclusive.")
+        int | None,
+        typer.Option("--radius", "-r", metavar="N", min=0, help="Only within this Hamming distance, inclusive."),
     ] = None,
     together: Annotated[bool, typer.Option("--together", help="All images are one query, their mean.")] = False,
     path: PathGlob = None,
@@ -262,6 +224,9 @@ def query(
 ) -> None:
     """Find the indexed images most like an image, nearest first.
 
+    A line of --json is a query: query, query_id or query_code, and matches, a list of id, distance, path, label,
+    metadata. A path that is not UTF-8 has its bytes beside it, as path_hex.
+
     \b
       deephash query photos.dhx cat.jpg
       deephash query photos.dhx cat.jpg dog.jpg -k 5 --html results.html
@@ -269,49 +234,70 @@ def query(
       deephash query photos.dhx cat.jpg --path '*/2024/*' --label cat
     """
     if not (images or id or code):
-        _usage("give an image, --id or --code to search with")
+        usage_error("give an image, --id or --code to search with")
     if together and (id or code or not images):
-        _usage("--together takes images, not --id or --code")
+        usage_error("--together takes images, not --id or --code")
     if k is None and radius is None:
         k = 10
-    chosen = _filter(path, label, where)
+    chosen = parse_filter(path, label, where)
     with _open(index) as search:
-        answers: list[tuple[dict[str, Any], str, str | None, list[Match]]] = []
-        if images:
-            found = search.query(list(images), k, radius=radius, where=chosen, combine=together)
-            names = [", ".join(map(str, images))] if together else list(map(str, images))
-            for name, image, matches in zip(names, images, found, strict=False):
-                answers.append(({"query": name}, name, str(image), matches))
-        for record, matches in zip(
-            search.records(id or []), search.query_ids(id or [], k, radius=radius, where=chosen), strict=True
-        ):
-            answers.append(({"query_id": record.id}, f"id {record.id}", record.path, matches))
-        if code:
-            found = search.query_codes(_codes(code, search.store.n_bits), k, radius=radius, where=chosen)
-            answers += [
-                ({"query_code": text}, f"code {text}", None, matches) for text, matches in zip(code, found, strict=True)
-            ]
+        check_radius(radius, search.store.n_bits)
+        answers = _answers(search, images or [], id or [], code or [], k, radius, chosen, together=together)
         if html or png:
-            _write_sheets(f"{_shown(index)}: similar images", _query_rows(answers), html, png)
-    for fields, name, _, matches in answers:
-        if json:
-            print_json(fields | {"matches": [_match_fields(match) for match in matches]})
-        else:
-            rows = [(m.distance, m.id, m.label or "", _shown(m.path)) for m in matches]
-            if len(answers) > 1 and not sys.stdout.isatty():
-                print(f"# {_shown(name)}")
-            print_table(("distance", "id", "label", "path"), rows, title=_shown(name), right="distance id")
-            if not matches:
-                note(f"{_shown(name)}: no match" + (f" within distance {radius}" if radius is not None else ""))
+            from .answer_sheets import query_sheet
+
+            _write_sheets(query_sheet(index, answers), html, png)
+    for answer in answers:
+        _print_answer(answer, radius, json=json, headed=len(answers) > 1)
+
+
+def _answers(
+    search: "ImageSearch", images: list[Path], ids: list[int], codes: list[str], k: int | None, radius: int | None,
+    where: "Filter | None", *, together: bool,
+) -> "list[Answer]":  # fmt: skip
+    from .answers import Answer
+
+    answers = []
+    if images:
+        asked = [", ".join(map(utf8_path, images))] if together else [utf8_path(image) for image in images]
+        found = search.query(images, k, radius=radius, where=where, combine=together)
+        for text, image, matches in zip(asked, images, found, strict=False):
+            answers.append(Answer({"query": text}, text, str(image), matches))
+    if ids:
+        found = search.query_ids(ids, k, radius=radius, where=where)
+        for record, matches in zip(search.records(ids), found, strict=True):
+            answers.append(Answer({"query_id": record.id}, f"id {record.id}", record.path, matches))
+    if codes:
+        found = search.query_codes(parse_codes(codes, search.store.n_bits), k, radius=radius, where=where)
+        for text, matches in zip(codes, found, strict=True):
+            answers.append(Answer({"query_code": text}, f"code {text}", None, matches))
+    return answers
+
+
+def _print_answer(answer: "Answer", radius: int | None, *, json: bool, headed: bool) -> None:
+    from .answers import answer_fields
+
+    name = printable(answer.name)
+    if json:
+        print_json(answer_fields(answer))
+        return
+    if headed and not sys.stdout.isatty():
+        print(f"# {name}")
+    rows = [(match.distance, match.id, match.label or "", display_path(match.path)) for match in answer.matches]
+    print_table(("distance", "id", "label", "path"), rows, title=name, right="distance id")
+    if not rows:
+        note(f"{name}: no match" + (f" within distance {radius}" if radius is not None else ""))
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def duplicates(
     index: Index,
     radius: Annotated[
         int | None,
-        typer.Option("--radius", "-r", min=0, help="Near copies within this distance.  [default: a 32nd of the bits]"),
+        typer.Option(
+            "--radius", "-r", metavar="N", min=0, help="Near copies within this distance.  [default: bits / 32]"
+        ),
     ] = None,
     identical: Annotated[bool, typer.Option("--identical", help="Files of identical content only.")] = False,
     path: PathGlob = None,
@@ -321,9 +307,11 @@ def duplicates(
     html: Html = None,
     png: Png = None,
 ) -> None:
-    """List copies of the same picture in clusters, with the copy to keep: most pixels, most bytes, oldest id.
+    """List copies of the same picture, and which one to keep.
 
-    Every copy listed is within the radius of the one to keep. Nothing is deleted.
+    That is the one of most pixels, then most bytes, then the oldest id; every copy in its cluster is within the radius
+    of it. Nothing is deleted. A line of --json is a cluster: kind (identical or near), keep (id, path), drop (a list of
+    id, distance, path).
 
     \b
       deephash duplicates photos.dhx
@@ -331,31 +319,33 @@ def duplicates(
       deephash duplicates photos.dhx --radius 10 --html copies.html
     """
     if identical and radius is not None:
-        _usage("--identical and --radius exclude each other")
+        usage_error("--identical and --radius exclude each other")
     with _open(index) as search:
+        check_radius(radius, search.store.n_bits)
         if radius is None and not identical:
             radius = search.store.n_bits // 32
-        clusters = search.duplicates(radius=radius, where=_filter(path, label, where))
+        clusters = search.duplicates(radius=radius, where=parse_filter(path, label, where))
         if html or png:
-            _write_sheets(f"{_shown(index)}: copies", _cluster_rows(clusters), html, png)
+            from .answer_sheets import cluster_sheet
+
+            _write_sheets(cluster_sheet(index, clusters), html, png)
     if json:
+        from .answers import cluster_fields
+
         for cluster in clusters:
-            keep = {"id": cluster.keep.id} | path_fields(cluster.keep.path)
-            drop = [{"id": r.id, "distance": d} | path_fields(r.path) for r, d in cluster.drop]
-            print_json({"kind": cluster.kind, "keep": keep, "drop": drop})
+            print_json(cluster_fields(cluster))
         return
     rows = []
     for number, cluster in enumerate(clusters, 1):
-        rows.append((number, cluster.kind, "keep", 0, cluster.keep.id, _shown(cluster.keep.path)))
-        rows += [(number, cluster.kind, "copy", d, r.id, _shown(r.path)) for r, d in cluster.drop]
-    if rows:
-        print_table(("cluster", "kind", "", "distance", "id", "path"), rows, right="cluster distance id")
+        rows.append((number, cluster.kind, "keep", 0, cluster.keep.id, display_path(cluster.keep.path)))
+        rows += [(number, cluster.kind, "drop", d, r.id, display_path(r.path)) for r, d in cluster.drop]
+    print_table(("cluster", "kind", "copy", "distance", "id", "path"), rows, right="cluster distance id")
     n_copies = sum(len(cluster.drop) for cluster in clusters)
     note(f"{n_copies:,} copies in {len(clusters):,} clusters" + ("" if radius is None else f", radius {radius}"))
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def info(index: Index, json: Json = False) -> None:
     """Show what an index holds and which model made it.
 
@@ -380,13 +370,13 @@ def info(index: Index, json: Json = False) -> None:
     else:
         print_facts(
             {
-                "index": _shown(index),
+                "index": display_path(index),
                 "images": f"{stats.n_images:,}" + (f" ({stats.n_skipped:,} files skipped)" if stats.n_skipped else ""),
                 "codes": f"{stats.n_bits} bits",
                 "model": f"{card.name} ({card.method} on {card.backbone})" if card else "missing",
                 "fitted to": card.training.get("fitted_to", "unknown") if card else "unknown",
                 "fingerprint": stats.fingerprint,
-                "folders": ", ".join(map(_shown, stats.roots)) or "none",
+                "folders": ", ".join(map(display_path, stats.roots)) or "none",
                 "on disk": f"{size_text(n_total)} (catalogue {size_text(stats.catalogue_bytes)}, cache "
                 f"{size_text(stats.cache_bytes)}, model {size_text(stats.model_bytes)})",
                 "created": stats.created,
@@ -398,15 +388,15 @@ def info(index: Index, json: Json = False) -> None:
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def remove(
     index: Index,
-    id: Annotated[list[int] | None, typer.Option("--id", help="Remove this image; repeatable.")] = None,
+    id: Annotated[list[int] | None, typer.Option("--id", metavar="ID", help="Remove this image; repeatable.")] = None,
     path: PathGlob = None,
     label: Label = None,
     where: Where = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
-    wait: Annotated[float, typer.Option(metavar="SECONDS", help="Wait so long for another writer.")] = 0.0,
+    wait: Wait = 0.0,
     json: Json = False,
 ) -> None:
     """Remove images from an index; the files on disk are left alone. Ids are never used again.
@@ -415,24 +405,27 @@ def remove(
       deephash remove photos.dhx --id 17 --id 18
       deephash remove photos.dhx --path '*/private/*' --dry-run
     """
-    chosen = _filter(path, label, where)
+    chosen = parse_filter(path, label, where)
     if not id and chosen is None:
-        _usage("say what to remove: --id, --path, --label or --where")
+        usage_error("say what to remove: --id, --path, --label or --where")
     if id and chosen is not None:
-        _usage("--id does not go with --path, --label and --where")
+        usage_error("--id does not go with --path, --label and --where")
     with _open(index, writable=not dry_run, wait=wait) as search:
         ids = list(dict.fromkeys(id)) if id else search.store.ids(chosen).tolist()
-        n_removed = len(search.records(ids)) if dry_run else search.remove(ids)
+        search.records(id or [])  # an unknown id is an error, and then nothing is removed
+        n_removed = len(ids) if dry_run else search.remove(ids)
     if json:
         print_json({"removed": 0 if dry_run else n_removed, "ids": ids, "dry_run": dry_run})
     else:
-        print(f"{n_removed:,} images {'would be ' if dry_run else ''}removed from {_shown(index)}")
+        print(f"{n_removed:,} images {'would be ' if dry_run else ''}removed from {display_path(index)}")
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def verify(index: Index, json: Json = False) -> None:
-    """Check every row, code and file of an index against its checksums.
+    """Check an index: every row, code and file against its checksum.
+
+    A line of --json is a problem: kind, where, message.
 
     \b
       deephash verify photos.dhx
@@ -441,17 +434,17 @@ def verify(index: Index, json: Json = False) -> None:
         n_images, problems = len(search), search.verify()
     for problem in problems:
         if json:
-            print_json({"kind": problem.kind, "where": _shown(problem.where), "message": problem.message})
+            print_json({"kind": problem.kind, "where": display_path(problem.where), "message": problem.message})
         else:
-            print(f"{problem.kind}: {_shown(problem.where)}: {problem.message}")
+            print(f"{problem.kind}: {display_path(problem.where)}: {problem.message}")
     if problems:
-        note(f"{len(problems):,} problems in {_shown(index)}")
+        note(f"{len(problems):,} problems in {display_path(index)}")
         raise typer.Exit(EXIT_INCOMPLETE)
-    note(f"{_shown(index)}: {n_images:,} images, no problem found")
+    note(f"{display_path(index)}: {n_images:,} images, no problem found")
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def export(
     index: Index,
     output: Annotated[
@@ -464,7 +457,10 @@ def export(
     label: Label = None,
     where: Where = None,
 ) -> None:
-    """Write ids, paths, codes and what else is known of the images as JSON lines, CSV or NumPy arrays.
+    """Write what is known of the images as JSON lines, CSV or NumPy.
+
+    Columns: id, path, label, code (hexadecimal), width, height, n_bytes, mtime_ns, content_hash, metadata; the arrays
+    of npz: ids, codes, paths, labels, n_bits, fingerprint.
 
     \b
       deephash export photos.dhx | head -3
@@ -475,19 +471,19 @@ def export(
 
     chosen = format or (output.suffix.lstrip(".").lower() if output else "jsonl")
     if chosen not in FORMATS:
-        _usage(f"{chosen!r} is no format: --format takes {', '.join(FORMATS)}")
+        usage_error(f"{chosen!r} is no format: --format takes {', '.join(FORMATS)}")
     if chosen == "npz" and output is None:
-        _usage("npz is written to a file: add --output FILE")
+        usage_error("npz is written to a file: add --output FILE")
     with _open(index) as search:
-        n_images = export_records(search.store, output, chosen, where=_filter(path, label, where))
+        n_images = export_records(search.store, output, chosen, where=parse_filter(path, label, where))
     if output is not None:
-        note(f"{_shown(output)}: {n_images:,} images")
+        note(f"{display_path(output)}: {n_images:,} images")
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def models(json: Json = False) -> None:
-    """List the models that come with deephash; each can be given to index --model.
+    """List the models that come with deephash, for index --model.
 
     \b
       deephash models
@@ -515,74 +511,10 @@ def _open(index: Path, *, writable: bool = False, wait: float = 0.0) -> "Iterato
         yield search
 
 
-def _shown(path: str | os.PathLike[str]) -> str:
-    from .paths import display_path
+def _write_sheets(sheet: "Sheet", html: Path | None, png: Path | None) -> None:
+    from .report import write_html, write_png
 
-    return display_path(os.fspath(path))
-
-
-def _filter(path: str | None, label: str | None, where: Sequence[str] | None) -> "Filter | None":
-    from index import Filter
-
-    from .annotations import parse_scalar
-
-    metadata = {}
-    for condition in where or ():
-        key, equals, value = condition.partition("=")
-        if not (key and equals):
-            _usage(f"--where {condition!r}: write KEY=VALUE")
-        metadata[key] = parse_scalar(value)
-    return Filter(path, label, metadata) if path is not None or label is not None or metadata else None
-
-
-def _codes(texts: Sequence[str], n_bits: int) -> Any:
-    import numpy as np
-
-    from index import check_codes
-
-    try:
-        parts = [bytes.fromhex(text) for text in texts]
-    except ValueError as error:
-        raise ValueError(f"a code is not hexadecimal: {error}") from error
-    return np.concatenate([check_codes(np.frombuffer(part, np.uint8), n_bits) for part in parts])
-
-
-def _match_fields(match: "Match") -> dict[str, Any]:
-    facts = {"id": match.id, "distance": match.distance} | path_fields(match.path)
-    return facts | {"label": match.label, "metadata": dict(match.metadata)}
-
-
-def _query_rows(answers: "Sequence[tuple[dict[str, Any], str, str | None, list[Match]]]") -> "list[Row]":
-    from .report import Picture, Row
-
-    rows = []
-    for _, name, source, matches in answers:
-        first = Picture(source if source is not None else b"", Path(name).name if source else name, "query", source)
-        rows.append(Row(first, [Picture(m.path, _caption(m.distance, m.path), None, m.path) for m in matches]))
-    return rows
-
-
-def _cluster_rows(clusters: "Sequence[DuplicateCluster]") -> "list[Row]":
-    from .report import Picture, Row
-
-    return [
-        Row(
-            Picture(cluster.keep.path, f"keep · {_shown(Path(cluster.keep.path).name)}", "hit", cluster.keep.path),
-            [Picture(r.path, _caption(d, r.path), None, r.path) for r, d in cluster.drop],
-        )
-        for cluster in clusters
-    ]
-
-
-def _caption(distance: int, path: str) -> str:
-    return f"{distance} · {_shown(Path(path).name)}"
-
-
-def _write_sheets(title: str, rows: "Sequence[Row]", html: Path | None, png: Path | None) -> None:
-    from .report import Sheet, write_html, write_png
-
-    sheet = Sheet(title, rows)
     for path, write in ((html, write_html), (png, write_png)):
         if path is not None:
             write(sheet, path)
-            note(f"contact sheet: {_shown(path)}")
+            note(f"contact sheet: {display_path(path)}")

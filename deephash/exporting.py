@@ -11,7 +11,8 @@ import numpy as np
 
 from index import Filter, Record, Store
 
-from .paths import display_path
+from .json_lines import path_fields, write_json_line
+from .paths import utf8_path
 from .writing import replacing
 
 __all__ = ["FORMATS", "export_records"]
@@ -26,7 +27,8 @@ def export_records(
     """Writes the images that pass the filter, by ascending id, and returns how many.
 
     ``jsonl`` and ``csv`` have the columns id, path, label, code (hexadecimal), width, height, n_bytes, mtime_ns,
-    content_hash (hexadecimal), metadata; ``path`` None is stdout. ``npz`` holds the arrays ``ids (N,) int64``,
+    content_hash (hexadecimal), metadata; a path that is not UTF-8 is written with ``\\xNN``, and in jsonl its bytes
+    stand beside it as ``path_hex``. ``path`` None is stdout. ``npz`` holds the arrays ``ids (N,) int64``,
     ``codes (N, ceil(n_bits / 8)) uint8``, ``paths (N,) bytes``, ``labels (N,) str``, ``n_bits`` and ``fingerprint``,
     and needs a path. A file appears whole or not at all.
 
@@ -54,10 +56,10 @@ def _write_text(records: Iterator[Record], file: IO[str], format: str) -> int:
     for record in records:
         row = _row(record)
         if writer:
-            row["metadata"] = json.dumps(row["metadata"], ensure_ascii=False)
+            row["metadata"] = json.dumps(row["metadata"])
             writer.writerow(["" if row[name] is None else row[name] for name in _COLUMNS])
         else:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            write_json_line(file, row | path_fields(record.path))
         n_written += 1
     return n_written
 
@@ -65,7 +67,7 @@ def _write_text(records: Iterator[Record], file: IO[str], format: str) -> int:
 def _row(record: Record) -> dict[str, Any]:
     return {
         "id": record.id,
-        "path": display_path(record.path),
+        "path": utf8_path(record.path),
         "label": record.label,
         "code": record.code.hex(),
         "width": record.width,

@@ -1,21 +1,21 @@
 """What the command line draws: progress, tables, lists of skipped files. Results go to stdout, the rest to stderr."""
 
-import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .json_lines import write_json_line
+from .paths import display_path, printable
 from .progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from index import Skipped
 
-__all__ = ["note", "path_fields", "print_json", "print_skipped", "print_table", "progress_bar", "size_text"]
+__all__ = ["note", "print_facts", "print_json", "print_skipped", "print_table", "progress_bar", "size_text"]
 
-_STAGES = {"fit": "fitting the model", "compare": "comparing files", "encode": "indexing"}
+_STAGES = {"fit": "reading a sample", "compare": "comparing files", "encode": "indexing"}
 _LOG_SECONDS = 10
 _MAX_SKIPPED_SHOWN = 20
 
@@ -27,15 +27,7 @@ def note(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Prints a value as one line of JSON on stdout."""
-    print(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8"))
-
-
-def path_fields(path: str) -> dict[str, str]:
-    """Returns ``path`` for JSON; a path that is not UTF-8 also has its bytes, as ``path_hex``."""
-    from .paths import display_path
-
-    shown = display_path(path)
-    return {"path": shown} if shown == path else {"path": shown, "path_hex": os.fsencode(path).hex()}
+    write_json_line(sys.stdout, value)
 
 
 def size_text(n_bytes: int) -> str:
@@ -49,22 +41,29 @@ def size_text(n_bytes: int) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", right: str = "") -> None:
-    """Prints a table on stdout: drawn on a terminal, tab-separated in a pipe; ``right`` names columns of numbers."""
+    """Prints a table on stdout: drawn on a terminal, tab-separated in a pipe; ``right`` names columns of numbers.
+
+    A row is a line, whatever control characters are in its cells. A terminal sees no columns without content, and
+    nothing where there are no rows.
+    """
+    lines = [[printable(str(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        print("\t".join(columns))
-        for row in rows:
-            print("\t".join(str(cell) for cell in row))
+        for cells in [columns, *lines]:
+            print("\t".join(cells))
+        return
+    if not lines:
         return
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
-    for name in columns:
-        table.add_column(name, justify="right" if name in right.split() else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+    filled = [i for i in range(len(columns)) if any(cells[i] for cells in lines)]
+    table = Table(title=Text(printable(title)) if title else None, box=box.SIMPLE_HEAD, title_justify="left")
+    for i in filled:
+        table.add_column(columns[i], justify="right" if columns[i] in right.split() else "left", overflow="fold")
+    for cells in lines:
+        table.add_row(*(Text(cells[i]) for i in filled))
     Console().print(table)
 
 
@@ -72,20 +71,18 @@ def print_facts(facts: Mapping[str, object]) -> None:
     """Prints names and values in two columns on stdout."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {printable(str(value))}")
 
 
 def print_skipped(skipped: "Sequence[Skipped]") -> None:
     """Lists files that could not be read, with their reasons, on stderr."""
-    from .paths import display_path
-
     if not skipped:
         return
-    note(f"{len(skipped)} skipped:")
+    note(f"{len(skipped):,} skipped:")
     for item in skipped[:_MAX_SKIPPED_SHOWN]:
         note(f"  {display_path(item.path)}: {item.reason}")
     if len(skipped) > _MAX_SKIPPED_SHOWN:
-        note(f"  ... and {len(skipped) - _MAX_SKIPPED_SHOWN} more: --json lists them all")
+        note(f"  ... and {len(skipped) - _MAX_SKIPPED_SHOWN:,} more: --json lists them all")
 
 
 @contextmanager
@@ -118,35 +115,63 @@ def _rich_progress() -> Iterator[OnProgress]:
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
-        started: dict[str, float] = {}
+        speed = _Speed()
+        # Until the first images are through, libraries and the model are loaded, which takes seconds.
+        starting = bars.add_task("starting", total=None, rate="")
 
         def draw(progress: Progress) -> None:
             if progress.stage not in tasks:
+                bars.update(starting, visible=False)
                 tasks[progress.stage] = bars.add_task(_STAGES[progress.stage], total=progress.total, rate="")
-                started[progress.stage] = time.monotonic()
-            seconds = time.monotonic() - started[progress.stage]
-            rate = f"{progress.done / seconds:.0f} images/s" if seconds > 1 else ""
-            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, rate=rate)
+            rate = speed.images_per_second(progress)
+            bars.update(
+                tasks[progress.stage],
+                completed=progress.done,
+                total=progress.total,
+                rate=f"{_number(rate)} images/s" if rate else "",
+            )
 
-        yield draw
+        try:
+            yield draw
+        finally:
+            bars.update(starting, visible=False)
 
 
 class _LogLines:
     def __init__(self) -> None:
         self._stage = ""
-        self._started = self._last = 0.0
+        self._last = 0.0
+        self._speed = _Speed()
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if progress.stage != self._stage:
-            self._stage, self._started, self._last = progress.stage, now, now
-        if now - self._last < _LOG_SECONDS and progress.done < progress.total:
+            self._stage, self._last = progress.stage, now
+        rate = self._speed.images_per_second(progress)
+        n_left = progress.total - progress.done
+        if now - self._last < _LOG_SECONDS and n_left:
             return
         self._last = now
-        seconds = now - self._started
-        rate = progress.done / seconds if seconds > 0.1 else 0.0
-        left = (
-            f", {(progress.total - progress.done) / rate:.0f} s left" if rate and progress.done < progress.total else ""
-        )
-        speed = f" ({rate:.0f} images/s{left})" if rate else ""
-        note(f"{_STAGES[self._stage]}: {progress.done} of {progress.total}{speed}")
+        left = f", {n_left / rate:,.0f} s left" if rate and n_left else ""
+        speed = f" ({_number(rate)} images/s{left})" if rate else ""
+        note(f"{_STAGES[self._stage]}: {progress.done:,} of {progress.total:,}{speed}")
+
+
+class _Speed:
+    """Images a second in the current stage, counted from its first report: what came before it took unknown time."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._started = 0.0
+        self._done = 0
+
+    def images_per_second(self, progress: Progress) -> float | None:
+        now = time.monotonic()
+        if progress.stage != self._stage:
+            self._stage, self._started, self._done = progress.stage, now, progress.done
+        seconds, done = now - self._started, progress.done - self._done
+        return done / seconds if done and seconds > 0.5 else None
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 9.5 else f"{value:.1f}"
