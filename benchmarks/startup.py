@@ -6,6 +6,7 @@ the codes are random, half lie around a thousand centres, as learned codes do.
 
 import argparse
 import hashlib
+import os
 import shutil
 import statistics
 import subprocess
@@ -45,12 +46,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to make the temporary store")
     options = parser.parse_args()
+    load_before = round(os.getloadavg()[0], 2)
     parent = Path(tempfile.mkdtemp(prefix="startup-", dir=options.folder))
     try:
         numbers = measure(parent / "million.dhx", options)
     finally:
         shutil.rmtree(parent)
-    config = {"n": options.n, "n_bits": options.n_bits, "batch": options.batch, "seed": options.seed}
+    config: dict[str, Any] = {"n": options.n, "n_bits": options.n_bits, "batch": options.batch, "seed": options.seed}
+    # Other work on the machine is felt most by single queries: a run says how busy it was, before and after.
+    config |= {"load_average": [load_before, round(os.getloadavg()[0], 2)]}
     path = write_result("startup", config=config, numbers=numbers)
     print(f"\n{options.n:,} images, {options.n_bits} bits")
     for name, value in numbers.items():
