@@ -11,7 +11,7 @@ __all__ = ["inference_copy"]
 
 
 def inference_copy(module: nn.Module, size: int) -> nn.Module:
-    """Returns a copy of a network in eval mode, its batch norms folded into the convolutions before them.
+    """Returns a copy of a network on the CPU in eval mode, its batch norms folded into the convolutions before them.
 
     Folding is checked on one random image of ``size`` pixels a side: a network whose batch norms do not follow the
     convolution registered before them would compute something else, and is then copied as it is. Features of
@@ -25,10 +25,14 @@ def inference_copy(module: nn.Module, size: int) -> nn.Module:
     return folded if torch.allclose(expected, computed, rtol=1e-3, atol=1e-4 * float(expected.abs().max())) else module
 
 
+def _fits(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    return conv.out_channels == norm.num_features and norm.affine and norm.track_running_stats
+
+
 def _fold_batch_norm(module: nn.Module) -> nn.Module:
     children = list(module.named_children())
     for (conv_name, conv), (norm_name, norm) in pairwise(children):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and conv.out_channels == norm.num_features:
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _fits(conv, norm):
             plain = nn.BatchNorm2d(norm.num_features, eps=norm.eps).eval()
             plain.load_state_dict(norm.state_dict())
             setattr(module, conv_name, fuse_conv_bn_eval(conv, plain))

@@ -105,7 +105,9 @@ class HashModel(nn.Module):
                 f"images.preprocess(image, model.input_spec) makes them"
             )
         with torch.inference_mode():
-            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # NHWC bytes are channels_last
+            images = (
+                torch.tensor(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
+            )  # NHWC bytes are channels_last
             mean = torch.tensor(self.input_spec.mean, device=device).view(1, 3, 1, 1)
             std = torch.tensor(self.input_spec.std, device=device).view(1, 3, 1, 1)
             images = (images.float().div_(255) - mean) / std
@@ -169,6 +171,9 @@ class HashModel(nn.Module):
 
         The backbone is inside unless its weights are those of an installed package. ``half`` stores float16; the
         fingerprint is then that of the model as it will be loaded.
+
+        Raises:
+            ValueError: a weight is too large for float16.
         """
         model = self._rounded_to_half() if half else self
         card = model.card
@@ -186,15 +191,17 @@ class HashModel(nn.Module):
             with replacing(path) as file:
                 file.write(self.to_bytes(half=half))
         except OSError as error:
-            raise ModelError(f"cannot write the model file {path}: {error.strerror or error}") from error
+            raise ModelError(str(error)) from error
 
     def _rounded_to_half(self) -> "HashModel":
         model = copy.deepcopy(self)
-        rounded = [model.hash_layer] if self._backbone_info.weights == "package" else [model]
-        for module in rounded:
-            for tensor in module.state_dict().values():
+        for module in [model.hash_layer] if self._backbone_info.weights == "package" else [model]:
+            for name, tensor in module.state_dict().items():
                 if tensor.is_floating_point():
-                    tensor.copy_(tensor.half().float())
+                    rounded = tensor.half()
+                    if not torch.equal(rounded.isfinite(), tensor.isfinite()):
+                        raise ValueError(f"{name} of {self.name} is beyond half precision: save it in full")
+                    tensor.copy_(rounded.float())
         return model
 
 
@@ -220,6 +227,8 @@ def load_model(name_or_path: str | os.PathLike[str]) -> HashModel:
     """
     path = find_model(name_or_path)
     card = read_card(path)
+    if card.backbone_weights == "package" and card.backbone not in PACKAGED:
+        raise ModelError(f"the model card of {path} is damaged: no package has the weights of {card.backbone}")
     try:
         tensors = {
             name: t.float() if t.is_floating_point() else t for name, t in safetensors.torch.load_file(path).items()
@@ -234,7 +243,9 @@ def load_model(name_or_path: str | os.PathLike[str]) -> HashModel:
         try:
             backbone.module.load_state_dict(own)
         except RuntimeError as error:
-            raise ModelError(f"the weights in {path} do not fit the backbone {card.backbone}: {error}") from error
+            raise ModelError(
+                f"the weights in {path} do not fit the backbone {card.backbone}: copy the file again"
+            ) from error
     try:
         model = HashModel(
             backbone,
@@ -246,7 +257,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> HashModel:
             training=card.training,
             licence=card.licence,
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"the model file {path} is damaged: {error}") from error
     loaded = model.card
     if loaded.backbone_digest != card.backbone_digest:
@@ -256,6 +267,6 @@ def load_model(name_or_path: str | os.PathLike[str]) -> HashModel:
             else "copy it again"
         )
         raise ModelError(f"the backbone weights at hand are not those that {path} was made with: {fix}")
-    if loaded.fingerprint != card.fingerprint:
+    if (loaded.fingerprint, loaded.n_bits) != (card.fingerprint, card.n_bits):
         raise ModelError(f"the model file {path} is damaged: its weights do not match its fingerprint; copy it again")
     return model

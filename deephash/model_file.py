@@ -23,6 +23,16 @@ _METADATA_KEY = "deephash"  # safetensors metadata is a flat str -> str map: one
 _MAX_HEADER_BYTES = 100 * 2**20  # safetensors' own limit
 
 
+_CARD_TYPES = {
+    **dict.fromkeys(
+        ("name", "method", "backbone", "backbone_weights", "backbone_digest", "fingerprint", "licence"), str
+    ),
+    "n_bits": int,
+    "input_spec": dict,
+    "training": dict,
+}
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """What a model is, how images are prepared for it, and where it comes from.
@@ -67,12 +77,17 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
         raise ModelError(f"cannot read the model file {path}: {error.strerror or error}") from error
     except (KeyError, TypeError) as error:
         raise ModelError(f"{path} is a .safetensors file, but not a deephash model: it has no model card") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not a model file, or damaged: its header is not valid JSON") from error
     try:
         version = values.pop("version")
         if version > CARD_VERSION:
             raise ModelError(f"{path} was written by a newer deephash (card {version}): pip install --upgrade deephash")
+        wrong = [name for name, kind in _CARD_TYPES.items() if type(values.get(name, kind())) is not kind]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {values[wrong[0]]!r}")
+        if values["backbone_weights"] not in ("package", "file"):
+            raise ValueError(f"backbone_weights are {values['backbone_weights']!r}")
         values["input_spec"] = InputSpec.from_dict(values["input_spec"])
         card = ModelCard(**values)
         check_n_bits(card.n_bits)
