@@ -11,11 +11,11 @@ __all__ = ["OnProgress", "Progress", "ignore_progress"]
 class Progress:
     """So many of so many images are through a stage.
 
-    ``fit``: features of the sample that the model is fitted on; ``compare``: new and changed files against the
-    contents already indexed; ``encode``: decoding, encoding and storing.
+    ``fit``: features of the sample that the model is fitted on; ``encode``: new and changed files, decoded, encoded and
+    stored, or found to be known.
     """
 
-    stage: Literal["fit", "compare", "encode"]
+    stage: Literal["fit", "encode"]
     done: int
     total: int
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -104,6 +105,7 @@ class SyncTask:
         self._load_model = load_model
         self._annotate = annotate
         self._on_progress = on_progress
+        self._n_done = 0
         self._started = time.monotonic() if started is None else started
 
     def run(
@@ -132,7 +134,7 @@ class SyncTask:
             if sample is not None:
                 self._put_sample(sample)
                 changed = self.store.changed(changed)
-            self._encode_new(self._settle_known_contents(changed))
+            self._encode_new(changed)
             self._reconcile_vanished(roots, {file.path for file in files}, unreadable, prune=prune)
             if self._annotate is not None:
                 self._annotate_rows(files)
@@ -166,26 +168,29 @@ class SyncTask:
 
     # Files whose content is in the index already are never decoded: touched, moved and copied ones.
 
-    def _settle_known_contents(self, changed: Sequence[FileStat]) -> list[FileStat]:
-        if len(self.store) == 0:
-            return list(changed)
-        to_decode: list[FileStat] = []
-        with ThreadPoolExecutor(thread_name_prefix="deephash-hash") as pool:
-            for done, chunk in _chunks(changed):
-                hashes = list(pool.map(hash_file, chunk))
-                readable = {f.path: (f, h) for f, h in zip(chunk, hashes, strict=True) if not isinstance(h, Failed)}
-                # Files that cannot be read go to the decoder too: it finds the reason.
-                to_decode += [file for file in chunk if file.path not in readable]
-                to_decode += self._settle_chunk(list(readable.values()))
-                self._on_progress(Progress("compare", done, len(changed)))
-        return to_decode
+    def _to_decode(self, changed: Sequence[FileStat]) -> Iterator[FileStat]:
+        sizes = self.store.file_sizes()
+        for chunk in _chunks(changed):
+            # Only a file as large as an indexed one can have its content: the others need no look before decoding.
+            settled = self._settle([file for file in chunk if file.n_bytes in sizes])
+            self._n_done += len(settled)
+            self._on_progress(Progress("encode", self._n_done, len(changed)))
+            yield from (file for file in chunk if file.path not in settled)
+            sizes.update(file.n_bytes for file in chunk)
 
-    def _settle_chunk(self, hashed: Sequence[tuple[FileStat, bytes]]) -> list[FileStat]:
+    def _settle(self, files: Sequence[FileStat]) -> set[str]:
+        """Stores those of the files whose content is known, and returns their paths."""
+        if not files:
+            return set()
+        with ThreadPoolExecutor(thread_name_prefix="deephash-hash") as pool:
+            hashes = list(pool.map(hash_file, files))
+        # Files that cannot be read are left to the decoder: it finds the reason.
+        hashed = [(file, found) for file, found in zip(files, hashes, strict=True) if not isinstance(found, Failed)]
         known = self.store.by_path([file.path for file, _ in hashed])
         twins_of = self.store.by_content({content for _, content in hashed})
         relocations: list[tuple[int, FileStat]] = []
         copies: list[tuple[FileStat, Record]] = []
-        to_decode: list[FileStat] = []
+        unknown: set[str] = set()
         taken: set[int] = set()
         for file, content in hashed:
             own, twins = known.get(file.path), twins_of.get(content, [])
@@ -193,7 +198,7 @@ class SyncTask:
                 relocations.append((own.id, file))
                 self.report.touched += 1
             elif not twins:
-                to_decode.append(file)
+                unknown.add(file.path)
             elif own is None and (gone := next((t for t in twins if t.id not in taken and _is_gone(t)), None)):
                 taken.add(gone.id)
                 relocations.append((gone.id, file))
@@ -206,18 +211,20 @@ class SyncTask:
         if copies:
             entries = [self._copied_entry(file, twin, known.get(file.path)) for file, twin in copies]
             self.store.put(entries, np.stack([np.frombuffer(twin.code, np.uint8) for _, twin in copies]))
-        return to_decode
+        return {file.path for file, _ in hashed} - unknown
 
-    def _encode_new(self, files: Sequence[FileStat]) -> None:
-        if not files:
+    def _encode_new(self, changed: Sequence[FileStat]) -> None:
+        files = self._to_decode(changed)
+        first = next(files, None)
+        if first is None:
             return
-        model, done = self._load_model(), 0
-        for batch in ImageBatches(files, model.input_spec):
+        model = self._load_model()
+        for batch in ImageBatches(chain([first], files), model.input_spec):
             good = [item for item in batch if isinstance(item, Decoded)]
             codes = model.encode(np.stack([item.pixels for item in good])) if good else np.empty((0, 0), np.uint8)
             self._put_batch(good, codes, [item for item in batch if isinstance(item, Failed)])
-            done += len(batch)
-            self._on_progress(Progress("encode", done, len(files)))
+            self._n_done += len(batch)
+            self._on_progress(Progress("encode", self._n_done, len(changed)))
 
     def _reconcile_vanished(
         self, roots: Sequence[str], seen: set[str], unreadable: Sequence[Skipped], *, prune: bool
@@ -267,7 +274,7 @@ class SyncTask:
 
     def _annotate_rows(self, files: Sequence[FileStat]) -> None:
         assert self._annotate is not None
-        for _, chunk in _chunks(files):
+        for chunk in _chunks(files):
             for path, record in self.store.by_path([file.path for file in chunk]).items():
                 given = self._annotate(path)
                 if given is not None and (record.label, dict(record.metadata)) != (given[0], dict(given[1])):
@@ -278,8 +285,6 @@ def _is_gone(record: Record) -> bool:
     return not os.path.lexists(record.path)
 
 
-def _chunks(items: Sequence[_T]) -> Iterator[tuple[int, Sequence[_T]]]:
-    """Yields (number of items up to and with this chunk, chunk)."""
+def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), _CHUNK):
-        chunk = items[start : start + _CHUNK]
-        yield start + len(chunk), chunk
+        yield items[start : start + _CHUNK]

@@ -286,6 +286,10 @@ class Catalogue:
             found.setdefault(record.content_hash, []).append(record)
         return found
 
+    def file_sizes(self) -> set[int]:
+        """Return the distinct sizes of the files, bytes."""
+        return {n_bytes for (n_bytes,) in self._rows("SELECT DISTINCT n_bytes FROM images", ())}
+
     def iterate(self, where: Filter | None) -> Iterator[Record]:
         """Yield images by id, a page at a time: memory stays bounded, writers are not held up."""
         for row in self._pages(_COLUMNS, *condition(where)):

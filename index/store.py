@@ -271,6 +271,10 @@ class Store:
         """Return the images with these content hashes, ids ascending; hashes that are not here are left out."""
         return self._catalogue.by_content(hashes)
 
+    def file_sizes(self) -> set[int]:
+        """Return the distinct sizes of the files, bytes: a file of another size has a content that is not here."""
+        return self._catalogue.file_sizes()
+
     def paths(self, under: str | None = None) -> Iterator[tuple[int, str]]:
         """Yield (id, path) of all images, or of those in a folder and the folders in it, by id."""
         return self._catalogue.paths(under)

@@ -316,6 +316,14 @@ def test_by_path_and_by_content(store):
 # -- files --
 
 
+def test_file_sizes_are_those_of_the_images_that_are_there(store):
+    expected = {record.n_bytes for record in store.iterate()}
+    assert store.file_sizes() == expected
+    largest = max(store.iterate(), key=lambda record: record.n_bytes)
+    store.remove([record.id for record in store.iterate() if record.n_bytes == largest.n_bytes])
+    assert store.file_sizes() == expected - {largest.n_bytes}
+
+
 def test_changed_files_are_those_of_another_size_or_time(store):
     same, bigger, newer = stat(entry(0)), FileStat(entry(1).path, 1, 1), FileStat(entry(2).path, 1002, 1)
     unseen, bad = FileStat("/unseen.jpg", 1, 1), FileStat("/bad.jpg", 3, 4)
