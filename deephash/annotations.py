@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from index.records import Metadata, Scalar
 
@@ -13,6 +15,10 @@ from .errors import DeepHashError
 from .sync import Annotate
 
 __all__ = ["AnnotationError", "folder_labels", "parse_scalar", "read_annotations"]
+
+
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
 
 
 class AnnotationError(DeepHashError, ValueError):
@@ -75,7 +81,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, parse_constant=_no_number)
             except ValueError as error:
                 raise AnnotationError(f"{path}, line {number} is not JSON: {error}") from error
             if not isinstance(row, dict):
@@ -84,10 +90,12 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def parse_scalar(text: str) -> Scalar:
-    """Returns the number that a text spells, or the text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    """Returns the number that a text spells, or the text: ``007``, ``nan``, ``1_000`` and ``+49`` are texts."""
+    if not _NUMBER.fullmatch(text) or len(text) > 40:
+        return text
+    number = float(text) if set(text) & set(".eE") else int(text)
+    return number if abs(number) <= _LARGEST[type(number)] else text
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number in JSON")

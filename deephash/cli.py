@@ -13,7 +13,7 @@ from .cli_errors import EXIT_CODES_HELP, EXIT_INCOMPLETE, reports_errors, usage_
 from .cli_options import Html, Index, Json, Label, PathGlob, Png, Wait, Where, check_radius, parse_codes, parse_filter
 from .json_lines import path_fields
 from .paths import display_path, printable, utf8_path
-from .terminal import note, print_facts, print_json, print_skipped, print_table, progress_bar, size_text
+from .terminal import counted, note, print_facts, print_json, print_skipped, print_table, progress_bar, size_text
 
 if TYPE_CHECKING:
     from index import Filter
@@ -79,7 +79,7 @@ def demo(
     """
     from .demo import run_demo
 
-    with progress_bar() as on_progress:
+    with progress_bar(quiet=json) as on_progress:
         result = run_demo(output, on_progress=on_progress)
     quality, k = result.quality, next(iter(result.quality.precision_at))
     if json:
@@ -188,14 +188,15 @@ def _print_sync(report: "SyncReport", index: Path) -> None:
     # Of a few images it would be the time to load the model.
     rate = f" ({report.decoded / report.seconds:,.0f} images/s)" if report.decoded >= 100 else ""
     decoded = f"{report.decoded:,} decoded in {report.seconds:.1f} s{rate}"
-    print(f"{display_path(index)}: {report.n_images:,} images; {done}; {decoded}")
+    print(f"{display_path(index)}: {counted(report.n_images, 'image')}; {done}; {decoded}")
     if report.fitted_to:
         note(
             f"its codes were fitted to {report.fitted_to:,} images of the collection, without labels "
             f"(--model switches that off)"
         )
     if report.vanished:
-        note(f"{report.vanished:,} indexed images are gone from disk: --prune removes them from the index")
+        gone = counted(report.vanished, "indexed image is", "indexed images are")
+        note(f"{gone} gone from disk: --prune removes them from the index")
 
 
 @app.command()
@@ -341,7 +342,8 @@ def duplicates(
         rows += [(number, cluster.kind, "drop", d, r.id, display_path(r.path)) for r, d in cluster.drop]
     print_table(("cluster", "kind", "copy", "distance", "id", "path"), rows, right="cluster distance id")
     n_copies = sum(len(cluster.drop) for cluster in clusters)
-    note(f"{n_copies:,} copies in {len(clusters):,} clusters" + ("" if radius is None else f", radius {radius}"))
+    copies = f"{counted(n_copies, 'copy', 'copies')} in {counted(len(clusters), 'cluster')}"
+    note(copies if radius is None else f"{copies}, radius {radius}")
 
 
 @app.command()
@@ -368,10 +370,11 @@ def info(index: Index, json: Json = False) -> None:
             model = {"name": card.name, "method": card.method, "backbone": card.backbone, "training": card.training}
         print_json(facts | {"roots": [path_fields(root) for root in stats.roots], "model": model, "trouble": trouble})
     else:
+        skipped = f" ({counted(stats.n_skipped, 'file')} skipped)" if stats.n_skipped else ""
         print_facts(
             {
                 "index": display_path(index),
-                "images": f"{stats.n_images:,}" + (f" ({stats.n_skipped:,} files skipped)" if stats.n_skipped else ""),
+                "images": f"{stats.n_images:,}{skipped}",
                 "codes": f"{stats.n_bits} bits",
                 "model": f"{card.name} ({card.method} on {card.backbone})" if card else "missing",
                 "fitted to": card.training.get("fitted_to", "unknown") if card else "unknown",
@@ -417,7 +420,7 @@ def remove(
     if json:
         print_json({"removed": 0 if dry_run else n_removed, "ids": ids, "dry_run": dry_run})
     else:
-        print(f"{n_removed:,} images {'would be ' if dry_run else ''}removed from {display_path(index)}")
+        print(f"{counted(n_removed, 'image')} {'would be ' if dry_run else ''}removed from {display_path(index)}")
 
 
 @app.command()
@@ -438,9 +441,9 @@ def verify(index: Index, json: Json = False) -> None:
         else:
             print(f"{problem.kind}: {display_path(problem.where)}: {problem.message}")
     if problems:
-        note(f"{len(problems):,} problems in {display_path(index)}")
+        note(f"{counted(len(problems), 'problem')} in {display_path(index)}")
         raise typer.Exit(EXIT_INCOMPLETE)
-    note(f"{display_path(index)}: {n_images:,} images, no problem found")
+    note(f"{display_path(index)}: {counted(n_images, 'image')}, no problem found")
 
 
 @app.command()
@@ -477,7 +480,7 @@ def export(
     with _open(index) as search:
         n_images = export_records(search.store, output, chosen, where=parse_filter(path, label, where))
     if output is not None:
-        note(f"{display_path(output)}: {n_images:,} images")
+        note(f"{display_path(output)}: {counted(n_images, 'image')}")
 
 
 @app.command()

@@ -185,7 +185,9 @@ class ImageSearch:
         try:
             self.card  # noqa: B018 - raises when the model file is missing, damaged or another one
         except ModelError as error:
-            problems.append(Problem("model", str(self.folder / MODEL_FILE), str(error)))
+            path = str(self.folder / MODEL_FILE)
+            if all(problem.where != path for problem in problems):  # the store has seen a missing or changed file
+                problems.append(Problem("model", path, str(error)))
         return problems
 
     def close(self) -> None:

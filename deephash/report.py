@@ -98,7 +98,8 @@ def write_png(sheet: Sheet, path: str | os.PathLike[str], *, max_rows: int = 40,
             caption = _fit(_latin(picture.caption), small, cell)
             draw.text((left + cell / 2, top + cell + 5), caption, fill="#1d2126", font=small, anchor="ma")
         if not row.others:
-            draw.text((margin + cell + gap * 3, top + cell / 2), "nothing found", fill="#5a626c", font=font, anchor="lm")
+            beside = (margin + cell + gap * 3, top + cell / 2)
+            draw.text(beside, "nothing found", fill="#5a626c", font=font, anchor="lm")
     with replacing(path) as file:
         canvas.save(file, "PNG", optimize=True)
 

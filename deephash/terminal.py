@@ -13,9 +13,9 @@ from .progress import OnProgress, Progress
 if TYPE_CHECKING:
     from index import Skipped
 
-__all__ = ["note", "print_facts", "print_json", "print_skipped", "print_table", "progress_bar", "size_text"]
+__all__ = ["counted", "note", "print_facts", "print_json", "print_skipped", "print_table", "progress_bar", "size_text"]
 
-_STAGES = {"fit": "reading a sample", "compare": "comparing files", "encode": "indexing"}
+_STAGES = {"fit": "reading a sample", "encode": "indexing"}
 _LOG_SECONDS = 10
 _MAX_SKIPPED_SHOWN = 20
 
@@ -38,6 +38,11 @@ def size_text(n_bytes: int) -> str:
             break
         size /= 1024
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def counted(n: int, singular: str, plural: str = "") -> str:
+    """Returns a number with its noun: ``1 image``, ``1,200 images``."""
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", right: str = "") -> None:
@@ -78,7 +83,7 @@ def print_skipped(skipped: "Sequence[Skipped]") -> None:
     """Lists files that could not be read, with their reasons, on stderr."""
     if not skipped:
         return
-    note(f"{len(skipped):,} skipped:")
+    note(f"{counted(len(skipped), 'file')} skipped:")
     for item in skipped[:_MAX_SKIPPED_SHOWN]:
         note(f"  {display_path(item.path)}: {item.reason}")
     if len(skipped) > _MAX_SKIPPED_SHOWN:

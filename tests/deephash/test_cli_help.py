@@ -1,0 +1,111 @@
+"""The help: every command explains itself, and every example in it runs."""
+
+import dataclasses
+import re
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+
+from deephash.cli import app
+from deephash.cli_errors import EXIT_INCOMPLETE
+from tests.deephash.command_line import make_collection, run
+from tests.deephash.photos import sample, write_photo
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands]
+
+
+def help_of(*words):
+    done = run(*words, "--help")
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def examples_of(*words):
+    """Returns the commands in a help text, without what is said beside them."""
+    found = (line.strip() for line in help_of(*words).splitlines() if line.startswith("    deephash "))
+    return [re.split(r"\s{3,}", line)[0] for line in found]
+
+
+EXAMPLES = list(dict.fromkeys([*examples_of(), *(text for name in COMMANDS for text in examples_of(name))]))
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory, tiny_file):
+    return make_collection(tmp_path_factory.mktemp("help"), tiny_file)
+
+
+@pytest.fixture
+def small_demo(monkeypatch):
+    """The demo with 40 images and 10 queries, one of each class."""
+    whole = sample()
+    first = [int(np.flatnonzero(whole.query_labels == label)[0]) for label in range(10)]
+    small = dataclasses.replace(
+        whole,
+        database_images=whole.database_images[:40],
+        database_labels=whole.database_labels[:40],
+        query_images=whole.query_images[first],
+        query_labels=whole.query_labels[first],
+    )
+    monkeypatch.setattr("deephash.demo.load_cifar10_sample", lambda: small)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_examples_and_a_first_line_that_fits(command):
+    text = help_of(command)
+    assert f"    deephash {command}" in text
+    assert max(map(len, text.splitlines())) <= 80
+    (in_list,) = [line for line in help_of().splitlines() if line.split()[:1] == [command]]
+    assert in_list.endswith(".")
+    assert "..." not in in_list
+
+
+def test_the_help_names_the_exit_codes():
+    text = " ".join(help_of().split())
+    for code in ("0 done", "1 failed", "2 wrong usage", f"{EXIT_INCOMPLETE} done, but", "130 interrupted", "141"):
+        assert code in text
+
+
+@pytest.mark.parametrize("example", [example for example in EXAMPLES if not example.startswith("deephash index")])
+def test_every_example_runs(collection, small_demo, tmp_path, monkeypatch, example):
+    shutil.copytree(collection.index, tmp_path / "photos.dhx")
+    for number, name in enumerate(("cat.jpg", "dog.jpg")):
+        write_photo(tmp_path / name, 100 + number)
+    monkeypatch.chdir(tmp_path)
+    command = example.partition("|")[0].replace("/tmp/demo", str(tmp_path / "tmp-demo"))
+    done = run(*shlex.split(command)[1:])
+    assert done.exit_code == 0, done.output
+    for option in ("--html", "-o"):
+        if option in command:
+            name = shlex.split(command)[shlex.split(command).index(option) + 1]
+            assert (tmp_path / name).exists()
+
+
+def test_every_example_of_index_runs(collection, tmp_path, monkeypatch):
+    shutil.copytree(collection.photos, tmp_path / "photos")
+    write_photo(tmp_path / "more" / "a.png", 90)
+    monkeypatch.chdir(tmp_path)
+    examples = [example for example in EXAMPLES if example.startswith("deephash index")]
+    assert len(examples) == 3
+    for example in examples:
+        done = run(*shlex.split(example)[1:])
+        assert done.exit_code == 0, done.output
+    assert "64 bits" in run("info", "all.dhx").stdout
+    assert "128 bits" in run("info", "photos.dhx").stdout
+    assert run("query", "all.dhx", "photos", "--id", 1).exit_code == 1
+
+
+def test_the_demo_in_small_says_everything(small_demo, tmp_path):
+    done = run("demo", "-o", tmp_path / "d")
+    assert done.exit_code == 0
+    assert re.search(r"mAP   0\.\d{3}   \(chance 0\.\d{3}; between", done.stdout)
+    assert re.search(r"P@10  0\.\d{3}", done.stdout)
+    assert f"contact sheet: {tmp_path}/d/results.html" in done.stdout
+    assert "Next, on your own images:" in done.stderr
+    follow_up = re.search(r"deephash (query .* --id 1)", done.stderr)[1]
+    assert run(*shlex.split(follow_up)).exit_code == 0
+
+
+def test_version():
+    assert re.fullmatch(r"deephash \d+\.\d+\.\d+\n", run("--version").stdout)
