@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index import FileStat, ModelMismatch, Skipped, Store, check_n_bits
+from index import FileStat, ModelMismatch, Skipped, Store, StoreError, check_n_bits
 
 from .engine import MODEL_FILE, ImageSearch
 from .errors import CollectionError
@@ -67,14 +67,18 @@ def index_images(
         if os.path.lexists(index):
             search, sample = ImageSearch.open(index, writable=True, timeout=timeout), None
         else:
-            search, sample = _create(index, _find(folders)[0], wish, on_progress)
+            search, sample = _create(index, _find(folders)[0], wish, timeout, on_progress)
+        with search:
+            _check_same_model(search, wish)
+            files, unreadable = _find(folders)
+            task = SyncTask(
+                search.store, lambda: search.model, annotate=annotate, on_progress=on_progress, started=started
+            )
+            return task.run(folders, files, unreadable, sample=sample, prune=prune)
+    except SyncInterrupted:
+        raise
     except KeyboardInterrupt:
         raise SyncInterrupted(SyncReport()) from None
-    with search:
-        _check_same_model(search, wish)
-        files, unreadable = _find(folders)
-        task = SyncTask(search.store, lambda: search.model, annotate=annotate, on_progress=on_progress, started=started)
-        return task.run(folders, files, unreadable, sample=sample, prune=prune)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def _find(folders: Sequence[str]) -> tuple[list[FileStat], list[Skipped]]:
 
 
 def _create(
-    index: Path, files: Sequence[FileStat], wish: _Wish, on_progress: OnProgress
+    index: Path, files: Sequence[FileStat], wish: _Wish, timeout: float, on_progress: OnProgress
 ) -> "tuple[ImageSearch, Sample | None]":
     if not index.absolute().parent.is_dir():
         raise FileNotFoundError(f"cannot create {index}: the folder {index.absolute().parent} does not exist")
@@ -104,7 +108,14 @@ def _create(
         index.stem, files, model=wish.model, n_bits=wish.n_bits, backbone=wish.backbone, on_progress=on_progress
     )
     card = model.card
-    store = Store.create(index, n_bits=card.n_bits, fingerprint=card.fingerprint, files={MODEL_FILE: model.to_bytes()})
+    contents = {MODEL_FILE: model.to_bytes()}
+    try:
+        store = Store.create(index, n_bits=card.n_bits, fingerprint=card.fingerprint, files=contents)
+    except StoreError:
+        if not (index / MODEL_FILE).is_file():
+            raise
+        # Another process has created it meanwhile: what it has done counts.
+        return ImageSearch.open(index, writable=True, timeout=timeout), None
     return ImageSearch(store, model), sample
 
 

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +17,7 @@ from index.records import Metadata
 from .errors import CollectionError
 from .image_batches import ImageBatches
 from .image_files import Decoded, Failed, find_images, hash_file
+from .image_formats import IMAGE_SUFFIXES
 from .progress import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ Annotate = Callable[[str], tuple[str | None, Metadata] | None]
 """From a path to its label and metadata, or None for "leave them as they are"."""
 
 _CHUNK = 1_024
+_NEVER = -1  # as the time of a skipped file: it never matches, so the file is tried again at every run
+_HEIC_HINT = "deephash[heic]"
 _T = TypeVar("_T")
 
 
@@ -128,6 +131,7 @@ class SyncTask:
         try:
             for root in roots:
                 self.store.add_root(root)
+            self._forget_mended(files)
             changed = self.store.changed(files)
             not_indexed = {file.path for file in changed} | {skipped.path for skipped in self.store.skipped()}
             report.unchanged = sum(file.path not in not_indexed for file in files)
@@ -135,9 +139,9 @@ class SyncTask:
                 self._put_sample(sample)
                 changed = self.store.changed(changed)
             self._encode_new(changed)
-            self._reconcile_vanished(roots, {file.path for file in files}, unreadable, prune=prune)
             if self._annotate is not None:
                 self._annotate_rows(files)
+            self._reconcile_vanished(roots, {file.path for file in files}, unreadable, prune=prune)
         except KeyboardInterrupt:
             raise SyncInterrupted(self._finish(files, unreadable)) from None
         return self._finish(files, unreadable)
@@ -156,7 +160,32 @@ class SyncTask:
             self.report.added += len(images) - len(known)
             self.report.decoded += len(images)
         if failed:
-            self.store.remember_skipped([(item.file, item.reason) for item in failed])
+            self._remember(failed)
+
+    # Files that were skipped are tried again when they change, and at every run while the file itself, not the picture
+    # in it, is what cannot be read: permissions and failing drives are mended without a trace in size and time.
+
+    def _remember(self, failed: Sequence[Failed]) -> None:
+        self.store.remember_skipped(
+            [
+                (replace(f.file, mtime_ns=_NEVER) if isinstance(hash_file(f.file), Failed) else f.file, f.reason)
+                for f in failed
+            ]
+        )
+
+    def _forget_mended(self, files: Sequence[FileStat]) -> None:
+        """Forgets skipped files that are again as they were indexed, or of a kind that can be read by now."""
+        reasons = {skipped.path: skipped.reason for skipped in self.store.skipped()}
+        listed = [file for file in files if file.path in reasons]
+        known = self.store.by_path([file.path for file in listed])
+        mended = [
+            file.path
+            for file in listed
+            if ((record := known.get(file.path)) and (record.n_bytes, record.mtime_ns) == (file.n_bytes, file.mtime_ns))
+            or (_HEIC_HINT in reasons[file.path] and ".heic" in IMAGE_SUFFIXES)
+        ]
+        if mended:
+            self.store.forget_skipped(mended)
 
     def _finish(self, files: Sequence[FileStat], unreadable: Sequence[Skipped]) -> SyncReport:
         paths = {file.path for file in files}
@@ -170,9 +199,11 @@ class SyncTask:
 
     def _to_decode(self, changed: Sequence[FileStat]) -> Iterator[FileStat]:
         sizes = self.store.file_sizes()
+        skipped = {item.path for item in self.store.skipped()}
         for chunk in _chunks(changed):
-            # Only a file as large as an indexed one can have its content: the others need no look before decoding.
-            settled = self._settle([file for file in chunk if file.n_bytes in sizes])
+            # Only a file as large as an indexed one can have its content: the others need no look before decoding. Nor
+            # do those need a model that could not be read before: if that is still so, all is said.
+            settled = self._settle([file for file in chunk if file.n_bytes in sizes or file.path in skipped])
             self._n_done += len(settled)
             self._on_progress(Progress("encode", self._n_done, len(changed)))
             yield from (file for file in chunk if file.path not in settled)
@@ -184,7 +215,9 @@ class SyncTask:
             return set()
         with ThreadPoolExecutor(thread_name_prefix="deephash-hash") as pool:
             hashes = list(pool.map(hash_file, files))
-        # Files that cannot be read are left to the decoder: it finds the reason.
+        unreadable = [found for found in hashes if isinstance(found, Failed)]
+        if unreadable:
+            self._remember(unreadable)
         hashed = [(file, found) for file, found in zip(files, hashes, strict=True) if not isinstance(found, Failed)]
         known = self.store.by_path([file.path for file, _ in hashed])
         twins_of = self.store.by_content({content for _, content in hashed})
@@ -199,7 +232,7 @@ class SyncTask:
                 self.report.touched += 1
             elif not twins:
                 unknown.add(file.path)
-            elif own is None and (gone := next((t for t in twins if t.id not in taken and _is_gone(t)), None)):
+            elif own is None and (gone := next((t for t in twins if t.id not in taken and _is_gone(t.path)), None)):
                 taken.add(gone.id)
                 relocations.append((gone.id, file))
                 self.report.moved += 1
@@ -211,7 +244,7 @@ class SyncTask:
         if copies:
             entries = [self._copied_entry(file, twin, known.get(file.path)) for file, twin in copies]
             self.store.put(entries, np.stack([np.frombuffer(twin.code, np.uint8) for _, twin in copies]))
-        return {file.path for file, _ in hashed} - unknown
+        return {file.path for file in files} - unknown
 
     def _encode_new(self, changed: Sequence[FileStat]) -> None:
         files = self._to_decode(changed)
@@ -230,24 +263,25 @@ class SyncTask:
         self, roots: Sequence[str], seen: set[str], unreadable: Sequence[Skipped], *, prune: bool
     ) -> None:
         blocked = tuple(os.path.join(skipped.path, "") for skipped in unreadable)
+        vanished: set[int] = set()
+        emptied: dict[str, int] = {}
         for root in roots:
             indexed = list(self.store.paths(under=root))
-            gone = [
-                (id, path)
-                for id, path in indexed
-                if path not in seen and not path.startswith(blocked) and not os.path.lexists(path)
-            ]
-            self.report.vanished += len(gone)
-            if not prune or not gone:
-                continue
-            if len(gone) == len(indexed) and os.path.isdir(root):
-                raise CollectionError(
-                    f"nothing was pruned: all {len(gone)} images indexed under {root} are gone from disk; is the drive "
-                    f"mounted? If they are meant to go: deephash remove INDEX --path '{root}/*'"
-                )
-            self.report.removed += self.store.remove([id for id, _ in gone])
-            self.report.vanished -= len(gone)
-        stale = [s.path for s in self.store.skipped() if s.path not in seen and not os.path.lexists(s.path)]
+            gone = {id for id, path in indexed if path not in seen and not path.startswith(blocked) and _is_gone(path)}
+            if gone and len(gone) == len(indexed):
+                emptied[root] = len(gone)
+            vanished |= gone
+        self.report.vanished = len(vanished)
+        if prune and emptied:
+            root, n_gone = next(iter(emptied.items()))
+            raise CollectionError(
+                f"nothing was pruned: all {n_gone} images indexed under {root} are gone from disk; is the drive "
+                f"mounted? If they are meant to go: deephash remove INDEX --path '{root}/*'"
+            )
+        if prune and vanished:
+            self.report.removed = self.store.remove(sorted(vanished))
+            self.report.vanished = 0
+        stale = [s.path for s in self.store.skipped() if s.path not in seen and _is_gone(s.path)]
         if stale:
             self.store.forget_skipped(stale)
 
@@ -275,14 +309,25 @@ class SyncTask:
     def _annotate_rows(self, files: Sequence[FileStat]) -> None:
         assert self._annotate is not None
         for chunk in _chunks(files):
+            # One transaction for all that get the same values: labels of folders are few, their images many.
+            changes: dict[str, tuple[tuple[str | None, Metadata], list[int]]] = {}
             for path, record in self.store.by_path([file.path for file in chunk]).items():
                 given = self._annotate(path)
                 if given is not None and (record.label, dict(record.metadata)) != (given[0], dict(given[1])):
-                    self.store.annotate([record.id], label=given[0], metadata=given[1])
+                    changes.setdefault(repr(given), (given, []))[1].append(record.id)
+            for (label, metadata), ids in changes.values():
+                self.store.annotate(ids, label=label, metadata=metadata)
 
 
-def _is_gone(record: Record) -> bool:
-    return not os.path.lexists(record.path)
+def _is_gone(path: str) -> bool:
+    """Returns whether there is surely nothing at the path: in a folder that cannot be entered nobody knows."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
