@@ -27,8 +27,8 @@ def descend_codes(codes: Tensor, linear: Tensor, gram: Tensor, *, sweeps: int = 
     Row by row the objective is ``b' G b - 2 b' p``: each step sets one bit of all rows to its minimum given the other
     bits, ``b_k = sign(p_k - sum_{l != k} G_kl b_l)``, sign(0) = +1, so the objective never rises. It stops after
     `sweeps` passes over the bits, or when a pass changes nothing. Where every ``|p_k|`` is more than ``sum_{l != k}
-    |G_kl|``, as for a diagonal G, the result is the minimum over all 2^n_bits codes; else it is one that no single bit
-    can improve.
+    |G_kl|``, as for a diagonal G, the result is the minimum over all 2^n_bits codes; else, if the passes sufficed, one
+    that no change of a single bit improves.
 
     Args:
         codes: where to start, ``(N, n_bits)`` of -1 and +1.

@@ -28,9 +28,10 @@ class DSDH(HashingLoss):
     gradient: the mean likelihood over pairs of the batch and the whole training set (the u_j are the last ones seen,
     constant; those not seen yet are 0 and give no gradient), plus ``eta / N mean_i ||b_i - u_i||^2``. sign(0) = +1.
 
-    With the published numbers (mu = 1, eta = 55) a bit leaves the sign of its logit only where that lies within about
-    1e-3 of zero: P = W Y + (eta / mu) U, and a ridge solution on codes has entries of the order of 1 / n_bits. A larger
-    mu gives the classifier more to say; it does not change the network's gradient but through B.
+    With the published numbers (mu = 1, nu = 0.1, eta = 55) step 2 does next to nothing: P = W Y + (eta / mu) U, and W
+    has entries of about 1 / n_bits, so a bit leaves the sign of its logit only where that lies within some 1e-3 of
+    zero. On 5,000 random logits of ten classes, of size about 1, 1 bit in 10,000 moved at 48 bits, 2 at 12; with mu =
+    1000 and nu = 100 it was 2 to 4 % and 7 to 10 %. The network feels mu through B only.
 
     Args:
         mu: weight of the classifier; 0 leaves B = sign(U).
