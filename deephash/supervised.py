@@ -1,0 +1,171 @@
+"""One supervised run, whole: a data set and its split, a backbone, a loss; then the model and how good it is."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from index import check_n_bits, pack_bits
+
+from .augmentation import Augmentation
+from .backbones import DEFAULT_BACKBONE, create_backbone
+from .datasets import LabelledImages, RetrievalSplit
+from .evaluation import RetrievalReport, evaluate_codes
+from .input_spec import InputSpec
+from .inputs import ImageInputs, compute_logits
+from .losses import create_loss
+from .model import HashModel, best_device
+from .training import EpochReport, TrainConfig, TrainingError, train
+
+__all__ = ["RunConfig", "RunResult", "evaluate_model", "hold_out", "train_model"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to train.
+
+    ``image_size``: pixels a side that the network sees. ``validation_share`` of the training set is held out to report
+    mAP after each epoch (0: none); queries are never looked at. ``loss_options`` go to the loss.
+    """
+
+    loss: str = "dsdh"
+    n_bits: int = 48
+    backbone: str = DEFAULT_BACKBONE
+    pretrained: bool = True
+    image_size: int = 96
+    validation_share: float = 0.0
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The trained model, its quality on the split's queries, and its history."""
+
+    model: HashModel
+    quality: RetrievalReport
+    epochs: list[EpochReport]
+
+
+def train_model(
+    images: LabelledImages,
+    split: RetrievalSplit,
+    config: RunConfig,
+    *,
+    name: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    on_epoch: Callable[[EpochReport], None] = lambda report: None,
+) -> RunResult:
+    """Trains a model on the split's training set and evaluates it on its queries against its database.
+
+    Raises:
+        TrainingError: the training set has one class only, or the loss is not finite.
+        BackboneError, ValueError: the backbone, the loss or n_bits are not to be had.
+    """
+    check_n_bits(config.n_bits)
+    learned, held_out = hold_out(images, split.training, config.validation_share, seed=config.training.seed)
+    targets = images.targets[learned]
+    if len(np.unique(targets, axis=0)) < 2:
+        raise TrainingError("all training images have the same labels: there is nothing to tell apart")
+    network, spec = _network(config)
+    inputs = ImageInputs(images.pixels, spec, config.augmentation)
+    loss = create_loss(
+        config.loss,
+        n_bits=config.n_bits,
+        n_classes=len(images.class_names),
+        n_train=len(learned),
+        **config.loss_options,
+    )
+    epochs: list[EpochReport] = []
+
+    def keep(report: EpochReport) -> None:
+        epochs.append(report)
+        on_epoch(report)
+
+    def validate(averaged: nn.Module, epoch: int) -> dict[str, float] | None:
+        if not len(held_out):
+            return None
+        report = _quality(averaged, inputs, images, held_out, learned, config)
+        return {"map": report.map}
+
+    trained = train(
+        network,
+        loss,
+        inputs,
+        torch.from_numpy(np.asarray(targets, np.int64)),
+        learned,
+        config.training,
+        head=network.hash_layer,
+        validate=validate,
+        checkpoint=checkpoint,
+        on_epoch=keep,
+    )
+    assert isinstance(trained, HashModel)
+    quality = _quality(trained, inputs, images, split.query, split.database, config)
+    facts = {
+        "loss": config.loss,
+        "protocol": split.protocol,
+        "training_images": len(learned),
+        "seconds": round(epochs[-1].seconds) if epochs else 0,
+        "map": round(quality.map, 4),
+        "config": asdict(replace(config, loss_options=dict(config.loss_options))),
+    }
+    trained.name = name or f"{split.protocol}-{config.loss}-{config.n_bits}"
+    trained.method = config.loss
+    trained.training_facts = facts
+    return RunResult(trained, quality, epochs)
+
+
+def hold_out(
+    images: LabelledImages, training: NDArray[np.int64], share: float, *, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the training positions to learn from, and those held out for validation: a share drawn at random."""
+    if not 0 <= share < 1:
+        raise ValueError(f"validation_share is {share}: use 0 (none) to less than 1")
+    order = np.random.default_rng(seed + 7_919).permutation(training)
+    n_held = round(share * len(training))
+    return np.sort(order[n_held:]), np.sort(order[:n_held])
+
+
+def evaluate_model(model: HashModel, images: LabelledImages, split: RetrievalSplit) -> RetrievalReport:
+    """Returns the quality of a model on a split: tie-aware mAP@all of its queries against its database."""
+    inputs = ImageInputs(images.pixels, model.input_spec, Augmentation())
+    return _quality(model, inputs, images, split.query, split.database, RunConfig(n_bits=model.n_bits))
+
+
+def _network(config: RunConfig) -> tuple[HashModel, InputSpec]:
+    torch.manual_seed(config.training.seed)
+    backbone = create_backbone(config.backbone, pretrained=config.pretrained)
+    spec = replace(backbone.input_spec, size=config.image_size, resize=config.image_size)
+    # Features have unit length; weights of this size give logits of about unit size at the start.
+    weight = torch.randn(config.n_bits, backbone.n_features).numpy()
+    bias = np.zeros(config.n_bits, np.float32)
+    backbone = replace(backbone, weights="trained")
+    network = HashModel(backbone, weight, bias, name="untrained", method=config.loss, input_spec=spec)
+    return network.to(best_device()).to(memory_format=torch.channels_last), spec  # type: ignore[call-overload]
+
+
+def _quality(
+    network: nn.Module,
+    inputs: ImageInputs,
+    images: LabelledImages,
+    query: NDArray[np.int64],
+    database: NDArray[np.int64],
+    config: RunConfig,
+) -> RetrievalReport:
+    both = np.concatenate([query, database])
+    codes = pack_bits(compute_logits(network, inputs, both, bf16=config.training.bf16) > 0)
+    return evaluate_codes(
+        codes[: len(query)],
+        codes[len(query) :],
+        n_bits=config.n_bits,
+        query_labels=images.targets[query],
+        database_labels=images.targets[database],
+        ks=(10, 100),
+    )

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from deephash.augmentation import Augmentation
+from deephash.datasets import LabelledImages, RetrievalSplit
+from deephash.model import load_model
+from deephash.supervised import RunConfig, evaluate_model, hold_out, train_model
+from deephash.training import TrainConfig, TrainingError
+
+
+@pytest.fixture(scope="module")
+def colours():
+    """Noisy pictures of four colours: a task that the smallest network learns in seconds."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    ground = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [180, 180, 40]])[labels]
+    noise = rng.integers(-40, 41, (200, 16, 16, 3))
+    pixels = np.clip(ground[:, None, None] + noise, 0, 255).astype(np.uint8)
+    images = LabelledImages(pixels, labels, ["red", "green", "blue", "yellow"], [str(i) for i in range(200)])
+    return images, RetrievalSplit("colours", np.arange(40), np.arange(40, 200), np.arange(40, 200))
+
+
+def config(**changes):
+    training = TrainConfig(epochs=4, batch_size=32, lr=5e-3, backbone_lr=5e-3, averaging=0.8)
+    fields = {"loss": "orthohash", "n_bits": 16, "backbone": "test_efficientnet", "pretrained": False, "image_size": 32}
+    return RunConfig(**(fields | {"augmentation": Augmentation(0.5, True, 0.0), "training": training} | changes))
+
+
+def test_a_trained_model_finds_its_classes_and_its_file_gives_the_same_codes(colours, tmp_path):
+    images, split = colours
+    result = train_model(images, split, config())
+    assert result.quality.map > 0.9
+    assert result.quality.chance == pytest.approx(0.25)
+    assert [report.epoch for report in result.epochs] == [1, 2, 3, 4]
+    result.model.save(tmp_path / "m.safetensors")
+    loaded = load_model(tmp_path / "m.safetensors")
+    assert loaded.card.method == "orthohash"
+    assert loaded.card.training["protocol"] == "colours"
+    assert loaded.card.training["training_images"] == 160
+    assert evaluate_model(loaded, images, split).map == pytest.approx(result.quality.map, abs=0.005)
+
+
+def test_validation_comes_out_of_the_training_set(colours):
+    images, split = colours
+    learned, held_out = hold_out(images, split.training, 0.25, seed=0)
+    assert len(held_out) == 40
+    assert np.array_equal(np.sort(np.concatenate([learned, held_out])), split.training)
+    result = train_model(images, split, config(validation_share=0.25))
+    assert result.model.training_facts["training_images"] == 120
+    assert all(report.validation["map"] > 0.25 for report in result.epochs)
+
+
+def test_one_class_alone_is_refused(colours):
+    images, split = colours
+    red = split.training[images.targets[split.training] == 0]
+    with pytest.raises(TrainingError, match="the same labels"):
+        train_model(images, RetrievalSplit("red", split.query, red, split.database), config())
+
+
+def test_unknown_loss_names_the_known(colours):
+    with pytest.raises(ValueError, match="orthohash"):
+        train_model(*colours, config(loss="ortohash"))

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from deephash.inputs import FeatureInputs, compute_logits
+from deephash.losses import create_loss
+from deephash.training import TrainConfig, TrainingError, train
+
+N, D, BITS, CLASSES = 120, 16, 12, 4
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Features of four classes, well apart, and their labels."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(CLASSES), N // CLASSES)
+    centres = rng.normal(size=(CLASSES, D)) * 2
+    features = (centres[labels] + rng.normal(size=(N, D))).astype(np.float32)
+    return FeatureInputs(features, noise=0.1), torch.from_numpy(labels)
+
+
+def make(loss="dsdh", seed=0):
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(D, 24), nn.ReLU(), nn.Linear(24, BITS))
+    return network, create_loss(loss, n_bits=BITS, n_classes=CLASSES, n_train=N)
+
+
+def run(data, config, loss="dsdh", **options):
+    inputs, targets = data
+    network, criterion = make(loss)
+    return train(network, criterion, inputs, targets, np.arange(N), config, **options)
+
+
+CONFIG = TrainConfig(epochs=6, batch_size=32, lr=5e-3, averaging=0.9)
+
+
+def weights(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+@pytest.mark.parametrize("loss", ["dsdh", "hashnet", "greedyhash", "orthohash"])
+def test_learned_codes_tell_classes_apart(data, loss):
+    inputs, targets = data
+    network = run(data, TrainConfig(epochs=25, batch_size=32, lr=1e-2, averaging=0.9), loss)
+    bits = compute_logits(network, inputs, np.arange(N)) > 0
+    distances = (bits[:, None] != bits[None]).sum(-1)
+    same = targets[:, None] == targets[None]
+    assert distances[same.numpy()].mean() + 1 < distances[~same.numpy()].mean()
+
+
+@pytest.mark.parametrize("loss", ["dsdh", "hashnet", "greedyhash"])
+def test_a_resumed_run_ends_where_an_undisturbed_one_does(data, loss, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(report):
+        if report.epoch == 2:
+            raise Stop
+
+    undisturbed = run(data, CONFIG, loss)
+    with pytest.raises(Stop):
+        run(data, CONFIG, loss, checkpoint=tmp_path / "run.pt", on_epoch=stop_after_two)
+    seen = []
+    resumed = run(data, CONFIG, loss, checkpoint=tmp_path / "run.pt", on_epoch=lambda report: seen.append(report.epoch))
+    assert seen == [3, 4, 5, 6]
+    assert torch.equal(weights(resumed), weights(undisturbed))
+
+
+def test_the_seed_decides(data):
+    other = TrainConfig(**{**vars(CONFIG), "seed": 1})
+    assert torch.equal(weights(run(data, CONFIG)), weights(run(data, CONFIG)))
+    assert not torch.equal(weights(run(data, CONFIG)), weights(run(data, other)))
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(data, tmp_path):
+    run(data, CONFIG, checkpoint=tmp_path / "run.pt")
+    other = TrainConfig(**{**vars(CONFIG), "lr": 1e-4})
+    with pytest.raises(TrainingError, match="another configuration"):
+        run(data, other, checkpoint=tmp_path / "run.pt")
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_named(data, tmp_path, damage):
+    path = tmp_path / "run.pt"
+    run(data, CONFIG, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:500] if damage is None else damage)
+    with pytest.raises(TrainingError, match=r"run\.pt is damaged"):
+        run(data, CONFIG, checkpoint=path)
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(data):
+    inputs, targets = data
+    features = inputs.features.copy()
+    features[7] = np.inf
+    network, criterion = make()
+    with pytest.raises(TrainingError, match="lower the learning rate"):
+        train(network, criterion, FeatureInputs(features), targets, np.arange(N), CONFIG)
+
+
+def test_the_head_alone_moves_when_the_backbone_rate_is_zero(data):
+    inputs, targets = data
+    network, criterion = make()
+    before = network[0].weight.detach().clone()
+    config = TrainConfig(epochs=1, batch_size=32, backbone_lr=0.0, averaging=0.0)
+    train(network, criterion, inputs, targets, np.arange(N), config, head=network[2])
+    assert torch.equal(network[0].weight, before)
+    assert not torch.equal(network[2].weight, make()[0][2].weight)
+
+
+def test_averaged_weights_lie_behind_the_last_ones(data):
+    inputs, targets = data
+    results = []
+    for averaging in (0.0, 0.9):
+        network, criterion = make()
+        config = TrainConfig(epochs=3, batch_size=32, averaging=averaging)
+        averaged = train(network, criterion, inputs, targets, np.arange(N), config)
+        results.append(torch.equal(weights(averaged), weights(network)))
+    assert results == [True, False]
+
+
+def test_every_item_is_seen_once_an_epoch_and_no_batch_is_a_single_one(data):
+    inputs, targets = data
+    seen, sizes = [], []
+
+    def spy(positions, generator):
+        seen.extend(positions.tolist())
+        sizes.append(len(positions))
+        return inputs(positions, generator)
+
+    network, criterion = make("greedyhash")
+    train(network, criterion, spy, targets, np.arange(N), TrainConfig(epochs=1, batch_size=17))
+    assert sorted(seen) == list(range(N))
+    assert min(sizes) > 1
+
+
+def test_validation_is_reported_and_does_not_change_training(data):
+    reports = []
+    with_validation = run(
+        data,
+        CONFIG,
+        validate=lambda network, epoch: {"map": epoch / 10},
+        on_epoch=lambda report: reports.append(report),
+    )
+    assert [report.validation["map"] for report in reports] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert torch.equal(weights(with_validation), weights(run(data, CONFIG)))
