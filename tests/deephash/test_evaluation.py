@@ -1,6 +1,5 @@
-"""Metrics against slow, obvious references: all orders inside ties enumerated, rankings walked item by item."""
+"""Reports on codes and features against slow, obvious loops over queries, and what they refuse."""
 
-import itertools
 import json
 
 import numpy as np
@@ -8,194 +7,156 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deephash import evaluation
-from deephash.evaluation import average_precision, evaluate_codes, evaluate_features, precision_at_k
+from deephash.evaluation import (
+    acg_at_k,
+    average_precision,
+    counting,
+    evaluate,
+    evaluate_codes,
+    evaluate_features,
+    legacy_average_precision,
+    ndcg_at_k,
+    precision_at_k,
+    recall_at_k,
+    weighted_average_precision,
+)
 from index.codes import hamming_distances, pack_bits
 
+KS = (1, 10, 100)
+RADII = (0, 2, 9, 2000)
 
-def classic_ap(relevant):
+
+def plain_ap(relevant):
     """AP of one fixed order, walked item by item."""
-    hits, total = 0, 0.0
-    for rank, item in enumerate(relevant, start=1):
-        if item:
-            hits += 1
-            total += hits / rank
-    return total / hits
+    hits = np.cumsum(relevant)
+    return np.mean([hits[i] / (i + 1) for i in range(len(relevant)) if relevant[i]])
 
 
-def orders_of(distances):
-    """Every order that ascends in distance."""
-    for order in itertools.permutations(range(len(distances))):
-        if all(distances[a] <= distances[b] for a, b in itertools.pairwise(order)):
-            yield list(order)
-
-
-def slow_expected_ap(distances, relevant):
-    """The sum over levels and positions of McSherry & Najork 2008, two plain loops."""
-    distances, relevant = np.asarray(distances), np.asarray(relevant)
-    n_before = p_before = 0
-    total = 0.0
-    for level in np.unique(distances):
-        n, p = int((distances == level).sum()), int(relevant[distances == level].sum())
-        slope = (p - 1) / (n - 1) if n > 1 else 0.0
-        total += p * sum((p_before + 1 + j * slope) / (n_before + 1 + j) for j in range(n)) / n
-        n_before, p_before = n_before + n, p_before + p
-    return total / p_before
-
-
-def slow_report(distances, relevant, ks, exclude):
-    """(map, {k: precision}, chance, queries without relevant items), one query at a time, self deleted."""
-    aps, precisions, chances, without = [], {k: [] for k in ks}, [], 0
-    for row, rel, self_position in zip(distances, relevant, exclude, strict=True):
+def slow_report(distances, shared, exclude, n_bits, graded):
+    """The fields of a report by one loop over the queries, each query's self deleted from its ranking."""
+    rankings = []
+    for row, gains, self_position in zip(distances, shared, exclude, strict=True):
         keep = np.arange(len(row)) != self_position
-        row, rel = row[keep], rel[keep]
-        if not rel.any():
-            without += 1
-            continue
-        aps.append(slow_expected_ap(row, rel))
-        for k in ks:
-            precisions[k].append(precision_at_k(row, rel, k))
-        chances.append(rel.mean())
-    return np.mean(aps), {k: np.mean(v) for k, v in precisions.items()}, np.mean(chances), without
+        rankings.append((row[keep], gains[keep]))
+    legacy = {k: [legacy_average_precision(d, g > 0, k) for d, g in rankings] for k in (*KS, len(shared[0]))}
+    answered = [(d, g, g > 0) for d, g in rankings if (g > 0).any()]
 
+    def mean(metric):
+        return np.mean([metric(d, g, rel) for d, g, rel in answered])
 
-small_rankings = st.integers(1, 6).flatmap(
-    lambda n: st.tuples(
-        st.lists(st.integers(0, 3), min_size=n, max_size=n), st.lists(st.booleans(), min_size=n, max_size=n)
-    )
-)
-rankings = st.integers(1, 60).flatmap(
-    lambda n: st.tuples(
-        st.lists(st.integers(0, 12), min_size=n, max_size=n),
-        st.lists(st.booleans(), min_size=n, max_size=n).filter(any),
-        st.permutations(range(n)),
-    )
-)
+    def mean_at(metric):
+        return {k: mean(lambda d, g, rel, k=k: metric(d, g, rel, k)) for k in KS}
 
-
-@settings(max_examples=60, deadline=None)
-@given(small_rankings)
-def test_ap_is_the_mean_best_and_worst_over_all_orders_inside_ties(ranking):
-    distances, relevant = ranking
-    if not any(relevant):
-        return
-    aps = [classic_ap([relevant[i] for i in order]) for order in orders_of(distances)]
-    result = average_precision(distances, relevant)
-    assert result.expected == pytest.approx(np.mean(aps), abs=1e-12)
-    assert result.optimistic == pytest.approx(max(aps), abs=1e-12)
-    assert result.pessimistic == pytest.approx(min(aps), abs=1e-12)
+    fields = {"queries_without_relevant": len(rankings) - len(answered), "chance": mean(lambda d, g, rel: rel.mean())}
+    for i, name in enumerate(("", "_optimistic", "_pessimistic")):
+        fields["map" + name] = mean(lambda d, g, rel, i=i: average_precision(d, rel)[i])
+        fields["map_at" + name] = mean_at(lambda d, g, rel, k, i=i: average_precision(d, rel, k)[i])
+    fields["precision_at"] = mean_at(lambda d, g, rel, k: precision_at_k(d, rel, k))
+    fields["recall_at"] = mean_at(lambda d, g, rel, k: recall_at_k(d, rel, k))
+    if graded:
+        fields["ndcg_at"] = mean_at(lambda d, g, rel, k: ndcg_at_k(d, g, k))
+        fields["acg_at"] = mean_at(lambda d, g, rel, k: acg_at_k(d, g, k))
+        fields["wap"] = mean(lambda d, g, rel: weighted_average_precision(d, g))
+        fields["wap_at"] = mean_at(lambda d, g, rel, k: weighted_average_precision(d, g, k))
+    fields["precision_within"] = {
+        r: mean(lambda d, g, rel, r=r: rel[d <= r].mean() if (d <= r).any() else 0) for r in RADII
+    }
+    fields["empty_within"] = {r: mean(lambda d, g, rel, r=r: not (d <= r).any()) for r in RADII}
+    pooled, found = np.concatenate([d for d, _, _ in answered]), np.concatenate([rel for _, _, rel in answered])
+    curve = [
+        (r, found[pooled <= r].mean() if (pooled <= r).any() else 0, found[pooled <= r].sum() / found.sum())
+        for r in range(n_bits + 1)
+    ]
+    return fields, curve, legacy
 
 
 @settings(max_examples=60, deadline=None)
-@given(small_rankings, st.integers(1, 8))
-def test_precision_is_the_mean_over_all_orders_inside_ties(ranking, k):
-    distances, relevant = ranking
-    values = [sum(relevant[i] for i in order[:k]) / k for order in orders_of(distances)]
-    assert precision_at_k(distances, relevant, k) == pytest.approx(np.mean(values), abs=1e-12)
-
-
-@settings(deadline=None)
-@given(rankings)
-def test_ap_equals_the_sum_over_positions_and_does_not_depend_on_order(ranking):
-    distances, relevant, order = ranking
-    result = average_precision(distances, relevant)
-    assert result.expected == pytest.approx(slow_expected_ap(distances, relevant), abs=1e-12)
-    assert 0 < result.pessimistic <= result.expected <= result.optimistic <= 1
-    shuffled = average_precision([distances[i] for i in order], [relevant[i] for i in order])
-    assert shuffled == result
-
-
-@settings(deadline=None)
-@given(rankings)
-def test_without_ties_the_three_values_are_the_classic_ap(ranking):
-    _, relevant, order = ranking
-    distances = np.array(order) * 0.25 - 1
-    result = average_precision(distances, relevant)
-    assert result.expected == result.optimistic == result.pessimistic
-    assert result.expected == pytest.approx(classic_ap([relevant[i] for i in np.argsort(order)]), abs=1e-12)
-
-
-def test_one_large_level_keeps_its_accuracy():
-    """Differences of harmonic numbers cancel: compare with the plain sum at 200,000 tied items."""
-    relevant = np.zeros(200_000, bool)
-    relevant[:7] = True
-    distances = np.ones(200_000, np.int32)
-    distances[100_000:] = 0
-    j = np.arange(100_000)
-    expected = ((1 + j * 6 / 99_999) / (100_001 + j)).mean()
-    assert average_precision(distances, relevant).expected == pytest.approx(expected, rel=1e-8)
-
-
-def test_ap_of_a_known_example():
-    # One level of three with one relevant item: ranks 1, 2, 3 are equally likely.
-    assert average_precision([5, 5, 5], [False, True, False]) == pytest.approx((11 / 18, 1, 1 / 3))
-    assert precision_at_k([5, 5, 5], [False, True, False], 1) == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize(
-    ("distances", "relevant", "text"),
-    [
-        ([1, 2], [True], "one length"),
-        ([[1, 2]], [[True, False]], "one length"),
-        ([], np.array([], bool), "above 0"),
-        ([1, 2], [1, 0], "must be bool"),
-        ([1.0, np.nan], [True, False], "NaN"),
-        (["a", "b"], [True, False], "int or float"),
-        ([1, 2], [False, False], "no item is relevant"),
-    ],
-)
-def test_a_wrong_ranking_is_an_error(distances, relevant, text):
-    with pytest.raises(ValueError, match=text):
-        average_precision(distances, relevant)
-
-
-@pytest.mark.parametrize("k", [0, -1, 2.5, True])
-def test_a_wrong_k_is_an_error(k):
-    with pytest.raises(ValueError, match="k must be"):
-        precision_at_k([1, 2], [True, False], k)
-
-
-@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    n_bits=st.sampled_from([8, 12, 24, 65]),
+    n_bits=st.sampled_from([8, 12, 24, 65, 300]),
     multi_label=st.booleans(),
     with_exclude=st.booleans(),
-    block_cells=st.sampled_from([1, 100, 1 << 20]),
+    block=st.sampled_from([(1, 1, 1), (100, 20, 7), (1 << 20, 1 << 17, 1 << 16)]),
+    merge_below=st.sampled_from([0.0, 2.0]),
+    legacy=st.sampled_from(["deephash-pytorch", "hashnet"]),
 )
-def test_the_report_on_codes_equals_slow_loops(seed, n_bits, multi_label, with_exclude, block_cells):
+def test_the_report_on_codes_equals_slow_loops(seed, n_bits, multi_label, with_exclude, block, merge_below, legacy):
     rng = np.random.default_rng(seed)
     n_queries, n_database = rng.integers(1, 8), rng.integers(10, 50)
-    query_codes = pack_bits(rng.random((n_queries, n_bits)) < 0.2)
-    database_codes = pack_bits(rng.random((n_database, n_bits)) < 0.2)
+    noise = rng.choice([0.01, 0.2])
+    query_codes = pack_bits(rng.random((n_queries, n_bits)) < noise)
+    database_codes = pack_bits(rng.random((n_database, n_bits)) < noise)
     if multi_label:
-        query_labels, database_labels = rng.random((n_queries, 4)) < 0.3, rng.random((n_database, 4)) < 0.3
-        relevant = np.array([[bool((a & b).any()) for b in database_labels] for a in query_labels])
+        query_labels, database_labels = rng.random((n_queries, 6)) < 0.3, rng.random((n_database, 6)) < 0.3
+        shared = np.array([[int((a & b).sum()) for b in database_labels] for a in query_labels])
     else:
-        query_labels, database_labels = rng.integers(0, 5, n_queries), rng.integers(0, 5, n_database)
-        relevant = np.array([[a == b for b in database_labels] for a in query_labels])
+        query_labels, database_labels = rng.integers(-1, 5, n_queries), rng.integers(0, 6, n_database)
+        shared = np.array([[int(a == b) for b in database_labels] for a in query_labels])
     exclude = rng.integers(-1, n_database, n_queries) if with_exclude else np.full(n_queries, -1)
     distances = hamming_distances(query_codes, database_codes)
-    if not any(np.delete(rel, e).any() if e >= 0 else rel.any() for rel, e in zip(relevant, exclude, strict=True)):
+    if not any(np.delete(row, e).any() if e >= 0 else row.any() for row, e in zip(shared, exclude, strict=True)):
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_BLOCK_CELLS", block_cells)
+        patch.setattr(evaluate, "_BLOCK_CELLS", block[0])
+        patch.setattr(counting, "_CELLS", block[1])
+        patch.setattr(counting, "_TILE", block[2])
+        patch.setattr(counting, "_MERGE_BELOW", merge_below)
         report = evaluate_codes(
             query_codes,
             database_codes,
             n_bits=n_bits,
             query_labels=query_labels,
             database_labels=database_labels,
-            ks=(1, 10, 100),
+            ks=KS,
+            radii=RADII,
             exclude=exclude if with_exclude else None,
+            legacy=legacy,
         )
-    expected_map, precisions, chance, without = slow_report(distances, relevant, (1, 10, 100), exclude)
-    assert report.map == pytest.approx(expected_map, abs=1e-12)
-    assert report.precision_at == pytest.approx(precisions, abs=1e-12)
-    assert report.chance == pytest.approx(chance)
-    assert report.queries_without_relevant == without
+    fields, curve, legacy_values = slow_report(distances, shared, exclude, n_bits, multi_label)
+    for name, value in fields.items():
+        assert getattr(report, name) == pytest.approx(value, abs=1e-9), name
+    points = np.array([(p.radius, p.precision, p.recall) for p in report.pr_by_radius])
+    assert points == pytest.approx(np.array(curve))
+    assert (report.ndcg_at is None, report.wap is None) == (not multi_label, not multi_label)
+    for k, value in {**report.legacy_map_at, n_database: report.legacy_map}.items():
+        values = np.array(legacy_values[k])
+        kept = np.nan_to_num(values) if legacy == "deephash-pytorch" else values[~np.isnan(values)]
+        assert value == pytest.approx(kept.mean() if len(kept) else np.nan, nan_ok=True)
     assert (report.n_queries, report.n_database, report.n_bits) == (n_queries, n_database, n_bits)
-    assert report.map_pessimistic <= report.map <= report.map_optimistic
+    assert report.health.n_codes == n_database
+    for k in KS:
+        assert report.map_at_pessimistic[k] <= report.map_at[k] <= report.map_at_optimistic[k]
+
+
+@pytest.mark.parametrize("classes", [1, 3, 500])
+@pytest.mark.parametrize("n_distinct", [50, 5000])
+def test_counting_two_queries_at_a_time_changes_nothing(classes, n_distinct):
+    """Large enough for the joint key of two queries, for merged codes, for several tiles and blocks."""
+    rng = np.random.default_rng(0)
+    pool = rng.integers(0, 256, (n_distinct, 2), dtype=np.uint8)
+    queries, database = pool[rng.integers(0, n_distinct, 75)], pool[rng.integers(0, n_distinct, 6000)]
+    query_labels, database_labels = rng.integers(0, classes, 75), rng.integers(0, classes, 6000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "_TILE", 2500)
+        patch.setattr(evaluate, "_BLOCK_ROWS", 31)
+        report = evaluate_codes(
+            queries, database, n_bits=16, query_labels=query_labels, database_labels=database_labels
+        )
+    distances = hamming_distances(queries, database)
+    relevant = query_labels[:, None] == database_labels
+    aps = [average_precision(d, r).expected for d, r in zip(distances, relevant, strict=True) if r.any()]
+    assert report.map == pytest.approx(np.mean(aps), abs=1e-12)
+    assert report.pr_by_radius[-1].recall == 1
+
+
+def test_the_number_of_threads_changes_nothing(monkeypatch):
+    rng = np.random.default_rng(1)
+    codes, labels = rng.integers(0, 256, (700, 4), dtype=np.uint8), rng.random((700, 9)) < 0.2
+    reports = []
+    for threads in (1, 4):
+        monkeypatch.setattr(evaluate, "_MAX_THREADS", threads)
+        reports.append(evaluate_codes(codes, codes, n_bits=32, query_labels=labels, database_labels=labels))
+    assert reports[0] == reports[1]
 
 
 def clustered(seed=0, n_queries=20, n_database=300, dims=16):
@@ -209,8 +170,8 @@ def clustered(seed=0, n_queries=20, n_database=300, dims=16):
 
 def test_the_report_on_features_equals_classic_ap_by_cosine(monkeypatch):
     queries, database, query_labels, database_labels = clustered()
-    monkeypatch.setattr(evaluation, "_BLOCK_CELLS", 2000)
-    monkeypatch.setattr(evaluation, "_FEATURE_ROWS", 64)
+    monkeypatch.setattr(evaluate, "_BLOCK_CELLS", 2000)
+    monkeypatch.setattr(evaluate, "_FEATURE_ROWS", 64)
     report = evaluate_features(
         queries, database, query_labels=query_labels, database_labels=database_labels, ks=(1, 10)
     )
@@ -218,7 +179,7 @@ def test_the_report_on_features_equals_classic_ap_by_cosine(monkeypatch):
     for query, label in zip(queries.astype(float), query_labels, strict=True):
         cosines = [query @ x / np.linalg.norm(query) / np.linalg.norm(x) for x in database.astype(float)]
         relevant = [database_labels[i] == label for i in np.argsort(cosines)[::-1]]
-        aps.append(classic_ap(relevant))
+        aps.append(plain_ap(relevant))
         tops.append(np.mean(relevant[:10]))
     assert report.map == pytest.approx(np.mean(aps), abs=1e-9)
     assert report.precision_at[10] == pytest.approx(np.mean(tops))
@@ -233,7 +194,7 @@ def test_equal_features_tie_wherever_they_stand(monkeypatch):
     reports = []
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(len(database))
-        monkeypatch.setattr(evaluation, "_FEATURE_ROWS", 50 + seed)
+        monkeypatch.setattr(evaluate, "_FEATURE_ROWS", 50 + seed)
         reports.append(
             evaluate_features(queries, database[order], query_labels=query_labels, database_labels=labels[order])
         )
@@ -287,12 +248,33 @@ def test_queries_without_relevant_items_are_counted_and_left_out():
     assert report.precision_at == {1: 1, 8: 1}
 
 
+def test_an_empty_ball_counts_as_zero():
+    codes = pack_bits(np.array([[0] * 8, [1] * 8], bool))
+    report = evaluate_codes(codes, codes[:1], n_bits=8, query_labels=[0, 0], database_labels=[0], radii=(2, 8))
+    assert report.precision_within == {2: 0.5, 8: 1}
+    assert report.empty_within == {2: 0.5, 8: 0}
+
+
+def test_the_order_of_the_database_moves_the_legacy_value_alone():
+    codes = pack_bits(np.zeros((20, 8), bool))
+    labels = np.arange(20) // 10
+    arguments = {"n_bits": 8, "query_labels": [0], "legacy": "deephash-pytorch"}
+    near = evaluate_codes(codes[:1], codes, database_labels=labels, **arguments)
+    far = evaluate_codes(codes[:1], codes, database_labels=1 - labels, **arguments)
+    assert near.map == far.map
+    assert (near.legacy_map, far.legacy_map) == (near.map_optimistic, pytest.approx(near.map_pessimistic))
+    assert (near.legacy_map_at[10], far.legacy_map_at[10]) == (1, 0)
+
+
 def test_the_report_survives_json():
     codes = pack_bits(np.eye(8, dtype=bool))
     report = evaluate_codes(codes, codes, n_bits=8, query_labels=range(8), database_labels=range(8))
     loaded = json.loads(json.dumps(report.to_dict()))
     assert loaded["map"] == report.map == 1
     assert loaded["precision_at"] == {"10": pytest.approx(0.1)}
+    assert loaded["pr_by_radius"][0] == {"radius": 0, "precision": 1, "recall": 1}
+    assert loaded["health"]["distinct_codes"] == 8
+    assert loaded["legacy_rule"] is None
 
 
 @pytest.mark.parametrize(
@@ -309,6 +291,9 @@ def test_the_report_survives_json():
         ({"query_labels": [[0, 2], [1, 0]], "database_labels": np.ones((4, 2), bool)}, "multi-hot"),
         ({"query_labels": [7, 8]}, "none of the 2 queries"),
         ({"ks": (0,)}, "k must be"),
+        ({"radii": (-1,)}, "radius must be"),
+        ({"radii": (2.0,)}, "radius must be"),
+        ({"legacy": "mean"}, "use one of deephash-pytorch, hashnet"),
         ({"exclude": [0]}, "exclude must be"),
         ({"exclude": [0, 4]}, "exclude must lie in -1 ... 3"),
         ({"exclude": [0.0, 1.0]}, "exclude must be"),
