@@ -147,6 +147,12 @@ def test_the_json_is_what_the_store_answers(collection):
     assert len(expected) == collection.n_images - 1
 
 
+def test_ten_matches_unless_a_number_or_a_radius_is_given(collection):
+    for options, n_matches in ([], 10), (["-k", 3], 3), (["-r", 64], 30), (["-r", 64, "-k", 3], 3):
+        (answer,) = lines("query", collection.index, "--id", 1, *options)
+        assert len(answer["matches"]) == n_matches
+
+
 def test_filters_and_radius_narrow_the_answer(collection):
     (everything,) = lines("query", collection.index, "--id", 5, "-r", 64)
     labels = [match["label"] for match in everything["matches"]]

@@ -18,6 +18,8 @@ from tests.deephash.command_line import make_collection, run
 from tests.deephash.photos import pixels_of, python, write_photos
 
 DEEPHASH = Path(sys.executable).with_name("deephash")
+# Output in blocks, as users have it: what fails may fail as late as Python's own end.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 ODD_NAMES = [b"caf\xe9.png", b"new\nline.png", b"tab\t.png", b"\x1b[31mred.png", "日本語 😀.png".encode()]
 
 
@@ -92,20 +94,22 @@ def test_results_are_on_stdout_and_the_rest_on_stderr(collection, tmp_path):
     assert done.stderr.decode() == f"contact sheet: {tmp_path}/a.html\n"
 
 
-def test_a_reader_that_leaves_early_ends_the_command_quietly(collection):
+@pytest.mark.parametrize("command", ["export", "info"])  # more and less than a block
+def test_a_reader_that_leaves_early_ends_the_command_quietly(collection, command):
     done = subprocess.run(
-        ["bash", "-c", f'"{DEEPHASH}" export "{collection.index}" | true; echo "${{PIPESTATUS[0]}}"'],
+        ["bash", "-c", f'"{DEEPHASH}" {command} "{collection.index}" | true; echo "${{PIPESTATUS[0]}}"'], env=BUFFERED,
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout == "141\n"
 
 
-def test_a_full_disk_behind_stdout_is_one_sentence(collection):
+@pytest.mark.parametrize("command", ["export", "info"])
+def test_a_full_disk_behind_stdout_is_one_sentence(collection, command):
     if not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full")
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([DEEPHASH, "info", collection.index], stdout=full, stderr=-1, check=False, timeout=60)
+        done = subprocess.run([DEEPHASH, command, collection.index], env=BUFFERED, stdout=full, stderr=-1, check=False)
     assert done.returncode == 1
     assert done.stderr == b"deephash: no space left on device\n"
 

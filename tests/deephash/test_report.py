@@ -182,6 +182,7 @@ def test_pictures_of_every_shape_are_shown_whole(tmp_path, size):
     height, width = red.any(axis=1).sum(), red.any(axis=0).sum()
     assert max(height, width) == 120
     assert abs(min(height, width) - max(1, 120 * min(size) / max(size))) <= 2
+    assert red[58:62, 58:62].any()  # in the middle
     assert image.width < 400  # the long caption is cut
 
 
