@@ -108,13 +108,13 @@ def progress_bar(*, quiet: bool = False) -> Iterator[OnProgress]:
 @contextmanager
 def _rich_progress() -> Iterator[OnProgress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description:<18}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[rate]:>12}"),
         TimeRemainingColumn(),
     )
@@ -122,17 +122,18 @@ def _rich_progress() -> Iterator[OnProgress]:
         tasks: dict[str, Any] = {}
         speed = _Speed()
         # Until the first images are through, libraries and the model are loaded, which takes seconds.
-        starting = bars.add_task("starting", total=None, rate="")
+        starting = bars.add_task("starting", total=None, count="", rate="")
 
         def draw(progress: Progress) -> None:
             if progress.stage not in tasks:
                 bars.update(starting, visible=False)
-                tasks[progress.stage] = bars.add_task(_STAGES[progress.stage], total=progress.total, rate="")
+                tasks[progress.stage] = bars.add_task(_STAGES[progress.stage], count="", rate="")
             rate = speed.images_per_second(progress)
             bars.update(
                 tasks[progress.stage],
                 completed=progress.done,
                 total=progress.total,
+                count=f"{progress.done:,}/{progress.total:,}",
                 rate=f"{_number(rate)} images/s" if rate else "",
             )
 
