@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index import DuplicateCluster, Filter, Match, Problem, Record, Store
+from index import DuplicateCluster, Filter, Match, Problem, Record, Store, UnknownId
 
 from .errors import ModelError
 from .images import load_image, preprocess
@@ -175,9 +175,16 @@ class ImageSearch:
     def remove(self, ids: Iterable[int]) -> int:
         """Removes images from the index (not from disk); returns how many. Their ids are never used again.
 
-        A later run of ``index_images`` over their folder adds them again, under new ids. Raises UnknownId.
+        A later run of ``index_images`` over their folder adds them again, under new ids.
+
+        Raises:
+            UnknownId: one of them is not there; then none is removed.
         """
-        return self.store.remove(list(ids))
+        ids = [int(id) for id in ids]
+        unknown = np.setdiff1d(np.array(ids, np.int64), self.store.ids())
+        if len(unknown):
+            raise UnknownId(f"{self.folder} has no image {unknown[0]}: it was removed, or never there")
+        return self.store.remove(ids)
 
     def verify(self) -> list[Problem]:
         """Returns what is wrong with the index; nothing is the usual answer."""
