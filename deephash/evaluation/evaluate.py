@@ -27,7 +27,7 @@ _BLOCK_CELLS = 1 << 20
 _BLOCK_ROWS = 256
 # Database rows widened to float64 at a time.
 _FEATURE_ROWS = 8192
-# Counting holds Python's lock half of the time: more threads add nothing.
+# NumPy and faiss let go of Python's lock in their long loops; what lies between them keeps more threads waiting.
 _MAX_THREADS = 4
 
 _Ints = NDArray[np.int64]

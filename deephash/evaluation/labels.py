@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,15 +47,18 @@ class LabelPair:
         """Upper limit of the numbers of shared labels, 0 included."""
         if not self.graded:
             return 2
-        return int(min(self.queries.sum(axis=1).max(), self.database.sum(axis=1).max(), 10**6)) + 1
+        return int(min(self.queries.sum(axis=1).max(), self.database.sum(axis=1).max())) + 1
 
-    def shared(self, queries: slice, database: slice = slice(None)) -> NDArray[np.integer]:
+    @cached_property
+    def _columns(self) -> NDArray[np.float32]:
+        # Counts in float32 are exact, and NumPy has no fast product of bools.
+        return np.ascontiguousarray(self.database.T.astype(np.float32))
+
+    def shared(self, queries: slice) -> NDArray[np.integer]:
         """How many labels each query shares with each item, (B, N); for int labels 0 or 1."""
         if not self.graded:
-            return (self.queries[queries, None] == self.database[database]).astype(np.int8)
-        # float32 counts of shared labels: exact, and NumPy has no fast product of bools.
-        product = self.queries[queries].astype(np.float32) @ self.database[database].astype(np.float32).T
-        return product.astype(np.int32)
+            return (self.queries[queries, None] == self.database).astype(np.int8)
+        return (self.queries[queries].astype(np.float32) @ self._columns).astype(np.int32)
 
     def shared_with(self, items: _Ints, queries: _Ints) -> _Ints:
         """How many labels `queries[i]` shares with the item `items[i]`, (N,)."""
