@@ -149,7 +149,12 @@ def fit_hash_layer(
         -itq.mean @ itq.projection,
         name=f"{collection}-{n_bits}",
         method="itq",
-        training={"fitted_to": collection, "images": len(features), "labels": "none", "base": model.name},
+        training={
+            "fitted_to": f"{len(features):,} images of {collection}, without labels",
+            "images": len(features),
+            "labels": "none",
+            "base": model.name,
+        },
         licence=model.licence,
     )
 

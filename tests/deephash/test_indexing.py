@@ -83,7 +83,8 @@ def test_many_images_get_a_model_fitted_to_them(tmp_path, fast_default, tiny_mod
         assert (report.added, report.decoded, report.fitted_to) == (60, 60, 60)
     cards = [read_card(tmp_path / f"{name}.dhx" / MODEL_FILE) for name in "ab"]
     assert [(card.name, card.n_bits, card.method) for card in cards] == [("a-48", 48, "itq"), ("b-48", 48, "itq")]
-    assert cards[0].training == {"fitted_to": "a", "images": 60, "labels": "none", "base": tiny_model.name}
+    fitted_to = "60 images of a, without labels"
+    assert cards[0].training == {"fitted_to": fitted_to, "images": 60, "labels": "none", "base": tiny_model.name}
     assert cards[0].fingerprint != cards[1].fingerprint
     # Every bit splits the collection it was fitted to about in half.
     bits = np.unpackbits(np.frombuffer(b"".join(codes(tmp_path / "a.dhx").values()), np.uint8).reshape(60, 6), axis=1)

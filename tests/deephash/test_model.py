@@ -234,7 +234,7 @@ def test_a_saved_model_is_the_same_model(tiny_model, tiny_file, pixels, tmp_path
     assert loaded.card == tiny_model.card == read_card(tiny_file)
     assert (loaded.name, loaded.method, loaded.licence, loaded.n_bits) == ("tiny-64", "itq", "Apache-2.0", 64)
     assert loaded.input_spec == InputSpec(size=32, resize=32)
-    assert loaded.training_facts["fitted_to"] == "tiny"
+    assert loaded.training_facts["fitted_to"] == "400 images of tiny, without labels"
     assert np.array_equal(loaded.encode(pixels), tiny_model.encode(pixels))
     loaded.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == tiny_file.read_bytes()
