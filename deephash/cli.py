@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__
+from . import __version__, cli_training
 from .cli_errors import EXIT_CODES_HELP, EXIT_INCOMPLETE, reports_errors, usage_error
 from .cli_options import Html, Index, Json, Label, PathGlob, Png, Wait, Where, check_radius, parse_codes, parse_filter
 from .json_lines import path_fields
@@ -504,6 +504,9 @@ def models(json: Json = False) -> None:
         for name, (card, n) in cards.items()
     ]
     print_table(("name", "bits", "method", "backbone", "fitted to", "licence", "size"), rows, right="bits size")
+
+
+cli_training.register(app)
 
 
 @contextlib.contextmanager

@@ -12,10 +12,10 @@ class Progress:
     """So many of so many images are through a stage.
 
     ``fit``: features of the sample that the model is fitted on; ``encode``: new and changed files, decoded, encoded and
-    stored, or found to be known.
+    stored, or found to be known; ``train``: images seen, over all epochs.
     """
 
-    stage: Literal["fit", "encode"]
+    stage: Literal["fit", "encode", "train"]
     done: int
     total: int
 

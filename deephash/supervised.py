@@ -20,6 +20,7 @@ from .input_spec import InputSpec
 from .inputs import ImageInputs, compute_logits
 from .losses import create_loss
 from .model import HashModel, best_device
+from .progress import OnProgress, ignore_progress
 from .training import EpochReport, TrainConfig, TrainingError, train
 
 __all__ = ["RunConfig", "RunResult", "evaluate_model", "hold_out", "train_model"]
@@ -61,6 +62,7 @@ def train_model(
     name: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    on_progress: OnProgress = ignore_progress,
 ) -> RunResult:
     """Trains a model on the split's training set and evaluates it on its queries against its database.
 
@@ -105,6 +107,7 @@ def train_model(
         validate=validate,
         checkpoint=checkpoint,
         on_epoch=keep,
+        on_progress=on_progress,
     )
     assert isinstance(trained, HashModel)
     quality = _quality(trained, inputs, images, split.query, split.database, config)

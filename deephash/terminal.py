@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["counted", "note", "print_facts", "print_json", "print_skipped", "print_table", "progress_bar", "size_text"]
 
-_STAGES = {"fit": "reading a sample", "encode": "indexing"}
+_STAGES = {"fit": "reading a sample", "encode": "indexing", "train": "training"}
 _LOG_SECONDS = 10
 _MAX_SKIPPED_SHOWN = 20
 

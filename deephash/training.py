@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .errors import DeepHashError
+from .progress import OnProgress, Progress, ignore_progress
 from .writing import replacing
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def train(
     validate: Callable[[nn.Module, int], dict[str, float] | None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    on_progress: OnProgress = ignore_progress,
 ) -> nn.Module:
     """Trains the network in place, and returns the network to use: a copy with averaged weights, in eval mode.
 
@@ -98,6 +100,7 @@ def train(
         validate: called after each epoch with the averaged network and the epoch.
         checkpoint: written after each epoch; training goes on from it, exactly, when it exists.
         on_epoch: told of each epoch.
+        on_progress: told of the images seen, after each batch.
 
     Raises:
         TrainingError: the loss is not finite; or the checkpoint belongs to another configuration or is damaged.
@@ -111,6 +114,7 @@ def train(
     averaged = copy.deepcopy(network)
     state = _State(network, averaged, loss, optimizer)
     first, seconds = state.load(checkpoint, config) if checkpoint and Path(checkpoint).exists() else (0, 0.0)
+    n_seen = first * len(positions)
     steps_per_epoch = math.ceil(len(positions) / config.batch_size)
     for epoch in range(first, config.epochs):
         started = time.monotonic()
@@ -138,6 +142,8 @@ def train(
             optimizer.step()
             _average(averaged, network, config.averaging, epoch * steps_per_epoch + step)
             total += value.item() * len(chosen)
+            n_seen += len(chosen)
+            on_progress(Progress("train", n_seen, config.epochs * len(positions)))
         seconds += time.monotonic() - started
         averaged.eval()
         validation = validate(averaged, epoch) if validate else None

@@ -67,7 +67,10 @@ def test_the_help_names_the_exit_codes():
         assert code in text
 
 
-@pytest.mark.parametrize("example", [example for example in EXAMPLES if not example.startswith("deephash index")])
+APART = ("deephash index", "deephash train", "deephash evaluate")
+
+
+@pytest.mark.parametrize("example", [example for example in EXAMPLES if not example.startswith(APART)])
 def test_every_example_runs(collection, small_demo, tmp_path, monkeypatch, example):
     shutil.copytree(collection.index, tmp_path / "photos.dhx")
     for number, name in enumerate(("cat.jpg", "dog.jpg")):
@@ -94,6 +97,23 @@ def test_every_example_of_index_runs(collection, tmp_path, monkeypatch):
     assert "64 bits" in run("info", "all.dhx").stdout
     assert "128 bits" in run("info", "photos.dhx").stdout
     assert run("query", "all.dhx", "photos", "--id", 1).exit_code == 1
+
+
+def test_every_example_of_train_and_evaluate_runs_that_needs_no_download(tmp_path, monkeypatch):
+    lines = ["path,labels"]
+    for number in range(12):
+        name = f"by-class/{'abc'[number % 3]}/{number}.png"
+        write_photo(tmp_path / name, number)
+        lines.append(f"{name},{'abc'[number % 3]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.chdir(tmp_path)
+    examples = [example for example in EXAMPLES if example.startswith(APART[1:]) and "cifar10" not in example]
+    assert len(examples) == 3
+    for example in examples:
+        done = run(*shlex.split(example)[1:])
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "mine.safetensors").exists()
+    assert (tmp_path / "other.safetensors").exists()
 
 
 def test_the_demo_in_small_says_everything(small_demo, tmp_path):

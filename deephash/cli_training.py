@@ -1,0 +1,202 @@
+"""The commands that train and judge models: ``deephash train`` and ``deephash evaluate``."""
+
+import json as json_module
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .cli_errors import reports_errors, usage_error
+from .cli_options import Json
+from .paths import display_path
+from .terminal import note, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from .datasets import LabelledImages, RetrievalSplit
+    from .evaluation import RetrievalReport
+    from .training import EpochReport
+
+__all__ = ["register"]
+
+Dataset = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET", help="cifar10, a folder with a folder for each class, or a CSV with columns path and labels."
+    ),
+]
+Data = Annotated[
+    Path, typer.Option("--data", metavar="DIR", help="For cifar10: the folder that holds cifar-10-batches-py.")
+]
+Download = Annotated[bool, typer.Option("--download", help="For cifar10: fetch it into --data first.")]
+Protocol = Annotated[
+    str, typer.Option(metavar="NAME", help="For cifar10: cifar10-1, cifar10, cifar10-2 or cifar10-unseen.")
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Decides the split and all that is random in training.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the app."""
+    app.command()(train)
+    app.command()(evaluate)
+
+
+@reports_errors
+def train(
+    dataset: Dataset,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The model file to write.")],
+    data: Data = Path(),
+    download: Download = False,
+    protocol: Protocol = "cifar10-1",
+    loss: Annotated[str, typer.Option(metavar="NAME", help="Any of deephash.losses.LOSSES.")] = "dsdh",
+    bits: Annotated[int, typer.Option(metavar="N", help="Length of the codes, 8 to 1024.")] = 48,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="timm's or torchvision/NAME.  [default: efficientnet_lite0]")
+    ] = None,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Begin with random weights.")] = False,
+    size: Annotated[int, typer.Option(metavar="PIXELS", min=16, help="Side of the images that the network sees.")] = 96,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1)] = 20,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=2)] = 64,
+    lr: Annotated[float, typer.Option(metavar="RATE", help="Learning rate of the hash layer.")] = 2e-3,
+    backbone_lr: Annotated[float, typer.Option(metavar="RATE", help="Learning rate of the backbone.")] = 5e-4,
+    validation: Annotated[
+        float, typer.Option(metavar="SHARE", help="Hold out this share of the training set, and report its mAP.")
+    ] = 0.0,
+    seed: Seed = 0,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each epoch.")] = None,
+    json: Json = False,
+) -> None:
+    """Train a hashing model on labelled images, and judge it.
+
+    A checkpoint is kept beside the output after each epoch: stop with Ctrl-C, and the same command goes on from there,
+    exactly. The queries are looked at once, at the end. Without a protocol of its own, a data set is split at random: a
+    tenth are queries.
+
+    \b
+      deephash train cifar10 --data DIR --loss dsdh --bits 48 -o dsdh.safetensors
+      deephash train by-class/ --loss orthohash --epochs 5 -o mine.safetensors
+      deephash train labels.csv --epochs 5 -o other.safetensors
+    """
+    from .backbones import DEFAULT_BACKBONE
+    from .losses import LOSSES
+    from .supervised import RunConfig, train_model
+    from .training import TrainConfig
+
+    if loss not in LOSSES:
+        usage_error(f"--loss {loss!r} is not known: choose one of {', '.join(LOSSES)}")
+    if not output.absolute().parent.is_dir():
+        usage_error(f"--output {display_path(output)}: the folder does not exist")
+    images, split = _load(dataset, data, download, protocol, seed)
+    config = RunConfig(
+        loss=loss, n_bits=bits, backbone=backbone or DEFAULT_BACKBONE, pretrained=not scratch, image_size=size,
+        validation_share=validation,
+        training=TrainConfig(
+            epochs=epochs, batch_size=batch_size, lr=lr, backbone_lr=backbone_lr, weight_decay=1e-2, averaging=0.995,
+            seed=seed,
+        ),
+    )  # fmt: skip
+    checkpoint = output.with_name(f".{output.name}.checkpoint")
+    if checkpoint.exists():
+        note(f"going on from {display_path(checkpoint)}")
+    with progress_bar(quiet=json) as on_progress, _epoch_log(log) as write_epoch:
+
+        def on_epoch(report: "EpochReport") -> None:
+            write_epoch(report)
+            if not json:
+                quality = "".join(f", validation {k} {v:.4f}" for k, v in (report.validation or {}).items())
+                note(f"epoch {report.epoch} of {report.epochs}: loss {report.loss:.4f}{quality}")
+
+        try:
+            result = train_model(
+                images, split, config, name=output.stem, checkpoint=checkpoint, on_epoch=on_epoch,
+                on_progress=on_progress,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            kept = "the epochs done are kept; " if checkpoint.exists() else ""
+            raise KeyboardInterrupt(f"interrupted: {kept}the same command goes on") from None
+    result.model.save(output)
+    checkpoint.unlink(missing_ok=True)
+    if json:
+        print_json({"model": str(output), "protocol": split.protocol, "quality": result.quality.to_dict()})
+    else:
+        _print_quality(result.quality, split.protocol)
+        print(f"model: {display_path(output)}")
+        note(f"index with it: deephash index FOLDER --model {display_path(output)}")
+
+
+@reports_errors
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or a built-in model's name.")],
+    dataset: Dataset,
+    data: Data = Path(),
+    download: Download = False,
+    protocol: Protocol = "cifar10-1",
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Judge a model on labelled images: tie-aware mAP and precision.
+
+    \b
+      deephash evaluate dsdh.safetensors cifar10 --data DIR
+      deephash evaluate general-64 by-class/ --json
+    """
+    from .model import load_model
+    from .supervised import evaluate_model
+
+    images, split = _load(dataset, data, download, protocol, seed)
+    quality = evaluate_model(load_model(model), images, split)
+    if json:
+        print_json({"model": model, "protocol": split.protocol, "seed": seed, "quality": quality.to_dict()})
+    else:
+        _print_quality(quality, split.protocol)
+
+
+def _load(
+    dataset: str, data: Path, download: bool, protocol: str, seed: int
+) -> "tuple[LabelledImages, RetrievalSplit]":
+    from .datasets import load_cifar10, load_labelled_folders, load_manifest, random_split, split_cifar10
+
+    if dataset == "cifar10":
+        images = load_cifar10(data, download=download)
+        return images, split_cifar10(images, protocol, seed=seed)
+    path = Path(dataset)
+    if not path.exists():
+        usage_error(f"{display_path(path)} does not exist: DATASET is cifar10, a folder of class folders, or a CSV")
+    images = load_labelled_folders(path) if path.is_dir() else load_manifest(path)
+    return images, random_split(images, seed=seed)
+
+
+def _print_quality(quality: "RetrievalReport", protocol: str) -> None:
+    health = quality.health
+    print(
+        f"{protocol}: {quality.n_queries:,} queries against {quality.n_database:,} images, {quality.n_bits} bits\n"
+        f"  mAP    {quality.map:.4f}   (chance {quality.chance:.4f}; between {quality.map_pessimistic:.4f} and "
+        f"{quality.map_optimistic:.4f} by the order of ties)"
+    )
+    for k, value in quality.precision_at.items():
+        print(f"  P@{k:<4} {value:.4f}")
+    empty = quality.empty_within or {}
+    for radius, value in (quality.precision_within or {}).items():
+        print(f"  P@H≤{radius}  {value:.4f}   ({empty[radius]:.1%} of the balls are empty)")
+    if health is not None:
+        print(
+            f"  {health.distinct_codes:,} distinct codes in the database; mean |correlation| of two bits "
+            f"{health.mean_correlation:.3f}"
+        )
+
+
+@contextmanager
+def _epoch_log(path: Path | None) -> "Iterator[Any]":
+    """Yields a function that appends a report to the log, and does nothing without one."""
+    if path is None:
+        yield lambda report: None
+        return
+    with path.open("a", encoding="utf-8") as file:
+        yield lambda report: _append(file, report)
+
+
+def _append(file: IO[str], report: "EpochReport") -> None:
+    file.write(json_module.dumps(asdict(report)) + "\n")
+    file.flush()
