@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import __version__, cli_training
-from .cli_errors import EXIT_CODES_HELP, EXIT_INCOMPLETE, reports_errors, usage_error
+from .cli_errors import EXIT_CODES_HELP, EXIT_INCOMPLETE, EXIT_INTERRUPTED, reports_errors, usage_error
 from .cli_options import Html, Index, Json, Label, PathGlob, Png, Wait, Where, check_radius, parse_codes, parse_filter
 from .json_lines import path_fields
 from .paths import display_path, printable, utf8_path
@@ -40,10 +40,13 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line; the console script ``deephash``."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):  # a replaced stream, in tests and notebooks
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    app()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError):  # a replaced stream, in tests and notebooks
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        app()
+    except KeyboardInterrupt:  # before a command has begun
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def _print_version(wanted: bool) -> None:

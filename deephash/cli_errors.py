@@ -3,8 +3,11 @@
 import contextlib
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 import typer
@@ -12,7 +15,7 @@ import typer
 from .paths import display_path, printable
 from .terminal import note
 
-__all__ = ["EXIT_CODES_HELP", "EXIT_INCOMPLETE", "reports_errors", "usage_error"]
+__all__ = ["EXIT_CODES_HELP", "EXIT_INCOMPLETE", "EXIT_INTERRUPTED", "reports_errors", "usage_error"]
 
 EXIT_FAILED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 1, 3, 130, 141
 EXIT_CODES_HELP = (
@@ -29,21 +32,48 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **options: Any) -> None:
         from index.errors import DeepHashError
 
+        pressed: list[int] = []
         try:
-            command(*args, **options)
-            sys.stdout.flush()  # a full disk or a closed pipe is told here, not by Python on its way out
+            with _noticing_ctrl_c(pressed):
+                command(*args, **options)
+                sys.stdout.flush()  # a full disk or a closed pipe is told here, not by Python on its way out
         except KeyboardInterrupt as interrupt:
             note(str(interrupt) or "interrupted")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
             _discard_stdout()
             raise typer.Exit(EXIT_PIPE_CLOSED) from None
-        except (DeepHashError, OSError, ValueError) as error:
-            if os.environ.get("DEEPHASH_DEBUG"):
+        except (DeepHashError, OSError, ValueError, TypeError, RuntimeError) as error:
+            if os.environ.get("DEEPHASH_DEBUG") or isinstance(error, typer.Exit):
+                raise
+            if pressed:
+                note("interrupted")
+                raise typer.Exit(EXIT_INTERRUPTED) from None
+            if not isinstance(error, DeepHashError | OSError | ValueError):
                 raise
             _fail(_sentence(error))
 
     return wrapped
+
+
+@contextlib.contextmanager
+def _noticing_ctrl_c(pressed: list[int]) -> Iterator[None]:
+    """Notes in the list that Ctrl-C was pressed: C++ in torch turns a KeyboardInterrupt into errors of its own."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    # Not in a thread, not where interrupts are ignored (nohup) or somebody else's.
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _sentence(error: Exception) -> str:

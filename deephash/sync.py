@@ -66,9 +66,9 @@ class SyncInterrupted(KeyboardInterrupt):
     """Ctrl-C during a sync. Every batch counted in ``report`` is kept; the same call again goes on from there."""
 
     def __init__(self, report: SyncReport):
-        super().__init__(
-            f"interrupted: {report.added + report.updated} images are kept; the same call goes on from there"
-        )
+        # The count of the store: a batch may have been committed and not yet counted.
+        done = f"the index holds {report.n_images:,} images" if report.n_images else "nothing was changed"
+        super().__init__(f"interrupted: {done}; the same call goes on from there")
         self.report = report
 
 

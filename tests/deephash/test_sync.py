@@ -622,7 +622,7 @@ def test_ctrl_c_keeps_what_was_committed_and_the_next_run_goes_on(photos, index,
         if progress.done >= 64:
             raise KeyboardInterrupt
 
-    with pytest.raises(SyncInterrupted, match="64 images are kept; the same call goes on from there") as caught:
+    with pytest.raises(SyncInterrupted, match="the index holds 64 images; the same call goes on from there") as caught:
         run(on_progress=interrupt)
     assert isinstance(caught.value, KeyboardInterrupt)
     assert (caught.value.report.added, caught.value.report.n_images) == (64, 64)
@@ -641,6 +641,6 @@ def test_ctrl_c_before_anything_is_indexed(photos, index, run, monkeypatch, tiny
     for target in ("_find", "_create", "_check_same_model"):
         with monkeypatch.context() as patch:
             patch.setattr(deephash.indexing, target, interrupt)
-            with pytest.raises(SyncInterrupted, match="0 images are kept"):
+            with pytest.raises(SyncInterrupted, match="interrupted: nothing was changed; the same call goes on"):
                 run(model=tiny_file)
     assert counts(run(model=tiny_file)) == {"added": 40, "decoded": 40}
