@@ -22,6 +22,8 @@ from .sync import SyncReport
 __all__ = ["DemoResult", "run_demo"]
 
 _MARKER = ".deephash-demo"
+_FOLDERS = ("images", "queries", "images.dhx")
+_FILES = ("results.html", "results.png")
 _N_SHOWN = 10
 
 
@@ -91,7 +93,11 @@ def _fresh_folder(folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not (folder / _MARKER).is_file():
             raise FileExistsError(f"{folder} exists and is not an earlier demo's: name another folder with --output")
-        shutil.rmtree(folder)
+        # What the demo made, and nothing that somebody has put beside it since.
+        for name in _FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in _FILES:
+            (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARKER).touch()
     return folder

@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from deephash import ImageSearch
+from deephash.cli_errors import reports_errors
 from index import Store
 from tests.deephash.photos import ROOT, codes, deephash, records, write_photos
 
@@ -181,6 +183,24 @@ def test_ctrl_c_before_anything_is_indexed_is_no_traceback_either(forks, command
         shutil.rmtree(tmp_path / "a.dhx", ignore_errors=True)
         # Nothing half-made is left beside it.
         assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_that_became_an_error_is_an_interrupt(capsys):
+    @reports_errors
+    def command():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            # As torch does, in the middle of a conversion.
+            raise TypeError("could not determine the shape of object type 'torch.storage.UntypedStorage'") from None
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    assert caught.value.exit_code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(TypeError):
+        reports_errors(lambda: len(5))()
 
 
 def test_sigterm_ends_it_and_loses_nothing(forks, command, collection, tmp_path):
