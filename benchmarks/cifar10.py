@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.record import RESULTS, conditions
-from deephash.augmentation import Augmentation
+from deephash.augmentation import normalise
 from deephash.datasets import PROTOCOLS, LabelledImages, RetrievalSplit, load_cifar10, split_cifar10
 from deephash.evaluation import RetrievalReport, evaluate_codes, evaluate_features
-from deephash.inputs import FeatureInputs, ImageInputs
+from deephash.inference import inference_copy
+from deephash.inputs import FeatureInputs
 from deephash.losses import LOSSES, create_loss
 from deephash.model import load_model
 from deephash.shallow import ITQ, LSH
@@ -70,7 +71,7 @@ def main() -> None:
                         print(
                             f"{path.stem}: mAP {result['quality']['map']:.4f} in {result['seconds']:.0f} s", flush=True
                         )
-    print(table(load_results()))
+    print(table([json.loads(path.read_text()) for path in sorted((RESULTS / "cifar10").glob("*.json"))]))
 
 
 def cached_features(images: LabelledImages) -> _Features:
@@ -78,19 +79,24 @@ def cached_features(images: LabelledImages) -> _Features:
     path = CACHE / "cifar10-efficientnet_lite0-224.npy"
     if not path.exists():
         CACHE.mkdir(exist_ok=True)
-        model = load_model("general-128")
-        inputs = ImageInputs(images.pixels, model.input_spec, Augmentation())
-        encoder = model._inference_encoder()[1]
-        features = np.empty((len(images), model.n_features), np.float16)
-        with torch.inference_mode():
-            for start in range(0, len(images), 64):
-                batch = inputs(np.arange(start, min(start + 64, len(images))), None)
-                features[start : start + 64] = encoder(batch).numpy()
-                if start % 6_400 == 0:
-                    print(f"features: {start:,} of {len(images):,}", flush=True)
-        np.save(path, features)
+        np.save(path, compute_features(images.pixels))
     features = np.load(path, allow_pickle=False).astype(np.float32)
     return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def compute_features(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """Returns features ``(N, 1,280) float16`` of the default backbone, in bfloat16 arithmetic, images scaled to 224."""
+    model = load_model("general-128")
+    backbone = inference_copy(model.backbone, 224).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = np.empty((len(pixels), model.n_features), np.float16)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for start in range(0, len(pixels), 64):
+            images = torch.from_numpy(pixels[start : start + 64]).permute(0, 3, 1, 2).float() / 255
+            images = nn.functional.interpolate(images, size=224, mode="bicubic").clamp_(0, 1)
+            features[start : start + 64] = backbone(normalise(images, model.input_spec)).float().numpy()
+            if start % 6_400 == 0:
+                print(f"features: {start:,} of {len(pixels):,}", flush=True)
+    return features
 
 
 def run(
@@ -174,11 +180,6 @@ def _result(
         "protocol": split.protocol, "method": method, "n_bits": n_bits, "seed": seed, "seconds": round(seconds, 2),
         "quality": quality.to_dict(), "config": asdict(config) | {"hidden": HIDDEN}, "conditions": conditions(),
     }  # fmt: skip
-
-
-def load_results() -> list[dict[str, Any]]:
-    """Returns all results that are there."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RESULTS / "cifar10").glob("*.json"))]
 
 
 def table(results: list[dict[str, Any]]) -> str:

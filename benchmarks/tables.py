@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import first_use, general, startup
+from benchmarks import cifar10, first_use, general, startup
 from benchmarks.record import RESULTS
 
 README = Path(__file__).parents[1] / "README.md"
 _TABLES: dict[str, Callable[[Any], str]] = {
+    "cifar10": cifar10.table,
     "general": general.table,
     "startup": startup.table,
     "first_use": first_use.table,
@@ -36,13 +37,20 @@ def main() -> None:
 
 
 def fill_tables(text: str) -> str:
-    """Returns the text with every block ``<!-- table: NAME -->`` filled from ``results/NAME.json``."""
+    """Returns the text with every block ``<!-- table: NAME -->`` filled from the results of that name."""
 
     def fill(block: re.Match[str]) -> str:
-        result = json.loads((RESULTS / f"{block[2]}.json").read_text(encoding="utf-8"))
-        return f"{block[1]}{_TABLES[block[2]](result['numbers'])}\n{block[3]}"
+        return f"{block[1]}{_TABLES[block[2]](_load(block[2]))}\n{block[3]}"
 
     return _BLOCK.sub(fill, text)
+
+
+def _load(name: str) -> Any:
+    """Returns the numbers of one result file, or the results of a folder of them."""
+    path = RESULTS / f"{name}.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))["numbers"]
+    return [json.loads(part.read_text(encoding="utf-8")) for part in sorted((RESULTS / name).glob("*.json"))]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos" / "2024").mkdir(parents=True)
     for number in range(240):
         Image.fromarray(sample.database_images[number]).save(folder / "photos" / "2024" / f"{number:03}.png")
+    for number in range(24):
+        path = folder / "by-class" / str(sample.class_names[number % 3]) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sample.database_images[sample.database_labels == number % 3][number]).save(path)
     for name, number in (("cat", 0), ("dog", 1)):
         Image.fromarray(sample.query_images[number]).save(folder / f"{name}.jpg")
     return folder
