@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     sample = load_cifar10_sample()
     (folder / "photos" / "2024").mkdir(parents=True)
-    for number in range(240):
+    for number in range(204):
         Image.fromarray(sample.database_images[number]).save(folder / "photos" / "2024" / f"{number:03}.png")
     for number in range(24):
         path = folder / "by-class" / str(sample.class_names[number % 3]) / f"{number}.png"

@@ -27,9 +27,9 @@ def mine(collection, tmp_path):
     return shutil.copytree(collection.index, tmp_path / "mine.dhx")
 
 
-def test_all_commands_are_tested_here():
+def test_all_commands_are_tested_here_or_in_test_cli_training():
     assert {command.callback.__name__ for command in app.registered_commands} == {
-        "demo", "index", "query", "duplicates", "info", "remove", "verify", "export", "models"
+        "demo", "index", "query", "duplicates", "info", "remove", "verify", "export", "models", "train", "evaluate"
     }  # fmt: skip
 
 
