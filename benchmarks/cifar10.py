@@ -190,9 +190,10 @@ def table(results: list[dict[str, Any]]) -> str:
         if not chosen:
             continue
         n_seeds = len({result["seed"] for result in chosen})
+        seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
         chance = statistics.mean(result["quality"]["chance"] for result in chosen)
         lines = [
-            f"| `{protocol}`, mAP@all, {n_seeds} seed{'s' if n_seeds > 1 else ''} | " + " | ".join(f"{n} bits" for n in BITS) + " |",
+            f"| `{protocol}`, mAP@all, {seeds} | " + " | ".join(f"{n} bits" for n in BITS) + " |",
             "|---" * (len(BITS) + 1) + "|",
         ]
         for method in METHODS:

@@ -19,9 +19,7 @@ def rows_of(distances, ids):
     assert distances.dtype == np.int32
     assert ids.dtype == np.int64
     assert np.array_equal(distances == -1, ids == -1)
-    return [
-        [(int(d), int(i)) for d, i in zip(*row, strict=True) if i >= 0] for row in zip(distances, ids, strict=True)
-    ]
+    return [[(int(d), int(i)) for d, i in zip(*row, strict=True) if i >= 0] for row in zip(distances, ids, strict=True)]
 
 
 def csr_rows(limits, distances, ids):
