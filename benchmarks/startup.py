@@ -107,7 +107,10 @@ def table(numbers: dict[str, Any]) -> str:
     }
     ratio = numbers["one_query_k10_search_ms"] / numbers["one_query_k10_faiss_ms"]
     batch = numbers["batch_of_1000_k10_search_ids_seconds"] / numbers["batch_of_1000_k10_faiss_seconds"]
-    rows = [f"| {name} | {value:.2f} s |" for name, value in seconds.items()]
+    rows = [
+        f"| {name} | {f'{value:.2f} s' if value > 0.01 else f'{1000 * value:.0f} ms'} |"
+        for name, value in seconds.items()
+    ]
     rows += [
         f"| one query, k = 10, with paths | {numbers['one_query_k10_search_ms']:.1f} ms, "
         f"{ratio:.2f} of bare faiss flat |",
