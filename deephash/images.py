@@ -30,7 +30,6 @@ __all__ = [
     "open_regular",
     "preprocess",
     "thumbnail",
-    "thumbnail_jpeg",
 ]
 
 # A JPEG that is shrunk while it is decoded still costs time in proportion to its full size.
@@ -160,13 +159,6 @@ def thumbnail(source: ImageSource, size: int) -> Image.Image:
     image = load_image(source, at_least=size)
     image.thumbnail((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return image
-
-
-def thumbnail_jpeg(source: ImageSource, size: int, *, quality: int = 80) -> bytes:
-    """Returns `thumbnail` as the bytes of a JPEG file, to be embedded in a page."""
-    stream = io.BytesIO()
-    thumbnail(source, size).save(stream, "JPEG", quality=quality)
-    return stream.getvalue()
 
 
 class _WhileDecoding(threading.local):

@@ -86,7 +86,7 @@ def peak_megabytes(code: str) -> float:
         "import re\nimport numpy as np\nfrom deephash.image_files import *\nfrom deephash.images import *\n"
         "from deephash.input_spec import *\nfrom index import FileStat\n"
         "def peak(): return int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]) / 1024\n"
-        "load_image(thumbnail_jpeg(np.zeros((9, 9)), 9))\n"
+        "thumbnail(np.zeros((9, 9)), 9)\n"
         "before = peak()\n" + code + "\nprint(peak() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)

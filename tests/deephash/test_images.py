@@ -16,7 +16,7 @@ from PIL import Image
 from deephash import image_pixels
 from deephash.image_errors import ImageError
 from deephash.image_files import Decoded, decode_file
-from deephash.images import load_image, preprocess, thumbnail, thumbnail_jpeg
+from deephash.images import load_image, preprocess, thumbnail
 from deephash.input_spec import InputSpec
 from tests.deephash.pictures import (
     RED,
@@ -211,7 +211,9 @@ def test_thumbnails_are_small_upright_and_without_metadata(tmp_path):
     path = written(tmp_path / "a.jpg", corners(800, 600), exif=exif, comment=b"SecretPlace", dpi=(300, 300), quality=95)
     assert thumbnail(path, 100).size == (75, 100)
     assert thumbnail(noise(20, 10), 100).size == (20, 10)
-    data = thumbnail_jpeg(path, 100)
+    stream = io.BytesIO()
+    thumbnail(path, 100).save(stream, "JPEG")
+    data = stream.getvalue()
     assert b"Secret" not in data
     assert_corners(Image.open(io.BytesIO(data)), SEEN[6], tolerance=30)
     with pytest.raises(ImageError, match="is empty"):
