@@ -1,12 +1,14 @@
 """How good codes without labels are on images of objects that nobody trained on.
 
-    python -m benchmarks.general --objects DIR
+    python -m benchmarks.general --objects DIR --photos DIR
 
-DIR holds one folder of photographs for each class (51 classes of Caltech-101, 24 images each, for the numbers in the
-README). Every image is a query against all others (itself left out); two images are relevant to each other when they
-lie in the same folder. Labels serve for the judgement alone. Compared on the same features: the shipped general models,
-the hash layer fitted to the collection itself (what ``deephash index`` does) on all images and on samples of them, LSH,
-and the float features by cosine. Raw numbers: ``results/general.json``.
+The first DIR holds one folder of photographs for each class (51 classes of Caltech-101, 24 images each, for the numbers
+in the README). Every image is a query against all others (itself left out); two images are relevant to each other when
+they lie in the same folder. Labels serve for the judgement alone. Compared on the same features: the shipped general
+models, the hash layer fitted to the collection itself (what ``deephash index`` does) on all images and on samples of
+them, LSH, and the float features by cosine. The second DIR holds the photographs that the general models were
+fitted to: for both ways to fit, in one block of all bits and in blocks of 64 components. Raw numbers:
+``results/general.json``.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from benchmarks.record import write_result
 from deephash.evaluation import RetrievalReport, evaluate_codes, evaluate_features
 from deephash.fitting import COLLECTION_BLOCK_WIDTH, fit_hash_layer, sample_features
 from deephash.image_files import find_images
-from deephash.model import HashModel, load_model
+from deephash.model import HashModel, load_model, untrained_model
 from deephash.progress import ignore_progress
 from deephash.shallow import LSH
 
@@ -35,12 +37,15 @@ def main() -> None:
     """Runs the benchmark and prints its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, required=True)
     options = parser.parse_args()
     base = load_model("general-128")
     sample = sample_features(base, list(find_images([options.objects])), on_progress=ignore_progress)
     folders = [os.path.basename(os.path.dirname(image.file.path)) for image in sample.images]
     labels = np.unique(folders, return_inverse=True)[1]
-    rows = measure(base, sample.features, labels)
+    photos = sample_features(base, list(find_images([options.photos])), on_progress=ignore_progress)
+    rows = measure(base, sample.features, labels, photos.features)
+    rows.append(_row("float cosine, short side 256 before the crop", None, _judge_timm_crop(options.objects, labels)))
     config = {
         "images": len(labels),
         "classes": int(labels.max()) + 1,
@@ -53,7 +58,7 @@ def main() -> None:
     print(f"raw numbers: {path}")
 
 
-def measure(base: HashModel, features: _Features, labels: NDArray[np.int64]) -> list[dict[str, Any]]:
+def measure(base: HashModel, features: _Features, labels: NDArray[np.int64], photos: _Features) -> list[dict[str, Any]]:
     """Returns one row for each method and length."""
     exclude = np.arange(len(labels))
     report = evaluate_features(features, features, query_labels=labels, database_labels=labels, exclude=exclude)
@@ -71,6 +76,9 @@ def measure(base: HashModel, features: _Features, labels: NDArray[np.int64]) -> 
         judge("LSH", n_bits, base.with_hash_layer(*_layer(lsh), name="lsh", method="lsh").codes_of_features)
         judge("general model (shipped)", n_bits, load_model(f"general-{n_bits}").codes_of_features)
         judge("fitted to the collection (default)", n_bits, _fitted(base, features, n_bits))
+        if n_bits > COLLECTION_BLOCK_WIDTH:
+            judge("fitted to the collection, in one block", n_bits, _fitted(base, features, n_bits, block_width=n_bits))
+            judge("general model, in blocks of 64", n_bits, _fitted(base, photos, n_bits))
         for size in SAMPLES:
             chosen = np.random.default_rng(0).permutation(len(features))[:size]
             judge(f"fitted to {size} of its images", n_bits, _fitted(base, features[chosen], n_bits))
@@ -88,8 +96,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _fitted(base: HashModel, features: _Features, n_bits: int) -> Callable[[_Features], NDArray[np.uint8]]:
-    return fit_hash_layer(base, features, n_bits, collection="objects").codes_of_features
+def _fitted(
+    base: HashModel, features: _Features, n_bits: int, *, block_width: int = COLLECTION_BLOCK_WIDTH
+) -> Callable[[_Features], NDArray[np.uint8]]:
+    fitted = fit_hash_layer(base, features, n_bits, collection="objects", block_width=block_width)
+    return fitted.codes_of_features
+
+
+def _judge_timm_crop(objects: Path, labels: NDArray[np.int64]) -> RetrievalReport:
+    """Judges the float features with timm's preprocessing: it scales the short side to 256, then crops 224."""
+    model = untrained_model("efficientnet_lite0")
+    features = sample_features(model, list(find_images([objects])), on_progress=ignore_progress).features
+    exclude = np.arange(len(labels))
+    return evaluate_features(features, features, query_labels=labels, database_labels=labels, exclude=exclude)
 
 
 def _layer(method: LSH) -> tuple[_Features, _Features]:

@@ -41,8 +41,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line; the console script ``deephash``."""
-    # torch's threads sleep while they wait instead of spinning: beside any other busy process on the machine, spinning
-    # halves the rate and makes it swing threefold. Read when torch is imported.
+    # torch's threads sleep while they wait instead of spinning: beside any other busy process, a spinning thread keeps
+    # the processor from the one that it waits for. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         for stream in (sys.stdout, sys.stderr):

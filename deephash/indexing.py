@@ -70,6 +70,7 @@ def index_images(
             search, sample = _create(index, _find(folders)[0], wish, timeout, on_progress)
         with search:
             _check_same_model(search, wish)
+            # Also after the fit, which takes a while: what has come and gone meanwhile is seen.
             files, unreadable = _find(folders)
             task = SyncTask(
                 search.store, lambda: search.model, annotate=annotate, on_progress=on_progress, started=started

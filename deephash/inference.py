@@ -15,7 +15,7 @@ def inference_copy(module: nn.Module, size: int) -> nn.Module:
 
     Folding is checked on one random image of ``size`` pixels a side: a network whose batch norms do not follow the
     convolution registered before them would compute something else, and is then copied as it is. Features of
-    EfficientNet-Lite0 differ by float rounding only (1e-5).
+    EfficientNet-Lite0 differ by float rounding only (``benchmarks.first_use``).
     """
     module = copy.deepcopy(module).cpu().eval()
     folded = _fold_batch_norm(copy.deepcopy(module))

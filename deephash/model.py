@@ -92,7 +92,7 @@ class HashModel(nn.Module):
         """Returns logits ``(B, n_bits) float32`` of normalised images ``(B, 3, H, W) float32``."""
         return self.hash_layer(nn.functional.normalize(self.backbone(images)))
 
-    # Encoding. A copy of the backbone with its batch norms folded into the convolutions runs 1.5 times as fast on a
+    # Encoding. A copy of the backbone with its batch norms folded into the convolutions runs 1.3 times as fast on a
     # CPU; it is made at the first call, and again after train().
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -72,10 +72,9 @@ class ITQ:
     leading components by an ITQ of its own, from another random rotation. The blocks land in different local optima, so
     each adds information, less and less; at a rank of one or two they repeat themselves.
 
-    Why 64: directions of little variance are noise to a collection of some dozen classes. EfficientNet-Lite0 features,
-    128 bits, blocks of 64 against one of 128: mAP .807 against .768 on objects of 51 classes (fitted on one half,
-    searched in the other), .509 against .480 on CIFAR-10. Fitted on photographs of 1,000 classes, for use on other
-    images, the wide block is better on the objects, .627 against .606: give such a fit a larger `block_width`.
+    Why 64: directions of little variance are noise to a collection of some dozen classes. For codes that are used on
+    images of any other kind, one wide block is better: give such a fit a larger `block_width`. `benchmarks.general`
+    measures both on EfficientNet-Lite0 features.
 
     The cost is that of iterations * N * n_bits * block_width: fit on a sample (10,000 to 50,000 rows) of a large
     collection. Signs and seeded draws are fixed, so a fit repeats on the same machine.
