@@ -172,7 +172,8 @@ def _optimizer(
         [
             {"params": parameters, "lr": peak, "peak_lr": peak, "weight_decay": decay}
             for (peak, decay), parameters in groups.items()
-        ]
+        ],
+        fused=True,
     )
 
 
