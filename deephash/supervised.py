@@ -14,6 +14,7 @@ from index import check_n_bits, pack_bits
 
 from .augmentation import Augmentation
 from .backbones import DEFAULT_BACKBONE, create_backbone
+from .cifar_resnet import CifarResNet
 from .datasets import LabelledImages, RetrievalSplit
 from .evaluation import RetrievalReport, evaluate_codes
 from .input_spec import InputSpec
@@ -21,9 +22,13 @@ from .inputs import ImageInputs, compute_logits
 from .losses import create_loss
 from .model import HashModel, best_device
 from .progress import OnProgress, ignore_progress
+from .shifted_inputs import ShiftedInputs
 from .training import EpochReport, TrainConfig, TrainingError, train
 
 __all__ = ["RunConfig", "RunResult", "evaluate_model", "hold_out", "train_model"]
+
+# At most so many images are what the first convolution of a CifarResNet is fitted to.
+_WHITENED = 2_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,10 @@ def train_model(
     if len(np.unique(targets, axis=0)) < 2:
         raise TrainingError("all training images have the same labels: there is nothing to tell apart")
     network, spec = _network(config)
-    inputs = ImageInputs(images.pixels, spec, config.augmentation)
+    if isinstance(network.backbone, CifarResNet) and not config.pretrained:
+        network.backbone.whiten(images.pixels[learned[:: -(-len(learned) // _WHITENED)]], spec)
+    kind = ShiftedInputs if config.augmentation.shift else ImageInputs
+    inputs = kind(images.pixels, spec, config.augmentation)
     loss = create_loss(
         config.loss,
         n_bits=config.n_bits,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .base import HashingLoss, TrainingSetMemory, shared_labels, signs
 from .coordinate_descent import descend_codes, ridge_classifier
+from .hadamard import hash_centers
 from .pairwise import pair_likelihood
 
 __all__ = ["ADSH", "DSDH", "GreedyHash"]
@@ -41,17 +42,25 @@ class DSDH(HashingLoss):
             ``"batch"``: for each batch on its own, from its own logits (the authors' code).
         discrete: False leaves B = sign(U), taken from the logits of the moment: the ablation of steps 1 and 2.
         sweeps: at most so many passes over the bits in step 2.
+        columns: the u_j are of the batch and of the images seen last before it, so many in all (at least the batch),
+            instead of the whole training set: cheaper, and fresher while a network without pretraining changes fast.
+            0 for all.
+        centers: an image that step 2 has not reached yet has as its code not sign(u_i), but the signs of the sum of its
+            classes' ``hash_centers``: a direction from the first batch on for a network without pretraining. Step 2
+            then goes on from the logits as ever. A large mu / eta keeps the codes of a class together.
 
     Buffers: ``memory.U``, ``memory.Y``, ``memory.seen``; ``B (n_train, n_bits)`` of -1 and +1, rows not seen yet 0;
-    ``W (n_bits, n_classes)``, the last one solved.
+    ``W (n_bits, n_classes)``, the last one solved; ``recent (columns,)``, the indices seen last, -1 for none yet.
 
     Source: Li, Sun, He, Tan, "Deep supervised discrete hashing", NIPS 2017; nu / mu = 0.1 and eta = 55 from the
     authors' code. Deviations: that code starts the descent from zeros, here it starts from sign(U); its pairwise
-    gradient is twice the one above, as if both images of a pair moved.
+    gradient is twice the one above, as if both images of a pair moved. `columns` and `centers` are ours.
     """
 
     B: Tensor
     W: Tensor
+    recent: Tensor
+    first_codes: Tensor
 
     def __init__(
         self,
@@ -65,8 +74,12 @@ class DSDH(HashingLoss):
         update: str = "epoch",
         discrete: bool = True,
         sweeps: int = 10,
+        columns: int = 0,
+        centers: bool = False,
     ) -> None:
         super().__init__(n_bits, n_classes, n_train)
+        if columns < 0:
+            raise ValueError(f"columns is {columns}: use 0 for the whole training set, or how many images to pair with")
         if update not in ("epoch", "batch"):
             raise ValueError(f'update is {update!r}: use "epoch" or "batch"')
         if mu < 0 or eta < 0 or sweeps < 0:
@@ -80,6 +93,9 @@ class DSDH(HashingLoss):
         self.memory = TrainingSetMemory(n_bits, n_classes, n_train)
         self.register_buffer("B", torch.zeros(n_train, n_bits))
         self.register_buffer("W", torch.zeros(n_bits, n_classes))
+        self.register_buffer("recent", torch.full((min(columns, n_train),), -1))
+        first = hash_centers(n_classes, n_bits) if centers else torch.zeros(0, n_bits)
+        self.register_buffer("first_codes", first, persistent=False)
 
     def _start_epoch(self, epoch: int, epochs: int) -> None:
         seen = self.memory.seen
@@ -91,10 +107,21 @@ class DSDH(HashingLoss):
         if self.training:
             self.memory.write(indices, logits, multi_hot)
         codes = self._codes(logits, multi_hot, indices)
-        # A copy: the next batch overwrites rows of U, which may come before this one's backward.
-        theta = logits @ self.memory.U.to(logits.dtype, copy=True).T / 2
-        likelihood = pair_likelihood(theta, self.memory.similar(multi_hot)).mean()
+        likelihood = pair_likelihood(*self._pairs(logits, multi_hot, indices)).mean()
         return likelihood + self.eta / self.n_train * (logits - codes).square().sum(1).mean()
+
+    def _pairs(self, logits: Tensor, multi_hot: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Theta and s of the pairs of the batch with the images of the memory that it is compared with."""
+        if not len(self.recent):
+            # A copy: the next batch overwrites rows of U, which may come before this one's backward.
+            return logits @ self.memory.U.to(logits.dtype, copy=True).T / 2, self.memory.similar(multi_hot)
+        recent = torch.cat([indices, self.recent[~torch.isin(self.recent, indices)]])
+        recent = recent[: max(len(self.recent), len(indices))]
+        if self.training:
+            self.recent[: len(recent)] = recent[: len(self.recent)]
+        known = recent[recent >= 0]
+        similar = shared_labels(multi_hot, self.memory.Y[known].to(logits.dtype)) > 0
+        return logits @ self.memory.U[known].to(logits.dtype).T / 2, similar
 
     def _codes(self, logits: Tensor, multi_hot: Tensor, indices: Tensor) -> Tensor:
         if not self.solves_codes:
@@ -103,7 +130,8 @@ class DSDH(HashingLoss):
             codes = self._solve(logits.detach().to(self.B.dtype), multi_hot.to(self.B.dtype)).to(logits.dtype)
         else:
             known = self.B[indices].to(logits.dtype)
-            codes = torch.where(known == 0, signs(logits), known)
+            first = signs(multi_hot @ self.first_codes.to(logits.dtype)) if len(self.first_codes) else signs(logits)
+            codes = torch.where(known == 0, first, known)
         if self.training:
             self.B[indices] = codes.to(self.B.dtype)
         return codes

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from deephash.losses import ADSH, DSDH
 from deephash.losses.base import signs
 from deephash.losses.coordinate_descent import descend_codes, ridge_classifier
+from deephash.losses.hadamard import hash_centers
 
 N_TRAIN, N_CLASSES = 30, 3
 
@@ -218,6 +219,50 @@ def adsh_objective(u, v, similarity, gamma):
     """The paper's sum over all pairs (i of u, j of v)."""
     n_bits = u.shape[1]
     return float((u @ v.T - n_bits * similarity).square().sum() + gamma * (v - u).square().sum())
+
+
+@pytest.mark.parametrize("columns", [5, 12])
+def test_columns_pair_a_batch_with_the_images_seen_last(columns):
+    logits, labels, indices = problem(5)
+    loss = DSDH(6, N_CLASSES, N_TRAIN, eta=0.0, columns=columns).double()
+    order = [0, 1, 2, 3, 4, 5, 6, 7, 2, 3, 8, 9]  # images 2 and 3 come a second time
+    for first in range(0, 12, 4):
+        rows = order[first : first + 4]
+        value = loss(logits[rows] + first, labels[rows], indices[rows])
+    known = [2, 3, 8, 9, *([4, 5, 6, 7, 0, 1] if columns == 12 else [4])]
+    when = torch.tensor([8, 8, 8, 8, 4, 4, 4, 4, 0, 0])[: len(known), None]
+    theta = (logits[[2, 3, 8, 9]] + 8) @ (logits[known] + when).T / 2
+    similar = labels[[2, 3, 8, 9]] @ labels[known].T > 0
+    want = torch.nn.functional.softplus(torch.where(similar, -theta, theta)).mean()
+    torch.testing.assert_close(value, want)
+    loss.eval()
+    before = loss.recent.clone()
+    loss(logits[:3], labels[:3], indices[:3])
+    assert torch.equal(loss.recent, before)
+
+
+def test_as_many_columns_as_images_are_the_whole_training_set():
+    logits, labels, indices = problem(6)
+    whole, counted = DSDH(6, N_CLASSES, N_TRAIN), DSDH(6, N_CLASSES, N_TRAIN, columns=10 * N_TRAIN)
+    for rows in indices.argsort().split(10):
+        values = [loss(logits[rows].float(), labels[rows], indices[rows]) for loss in (whole, counted)]
+    torch.testing.assert_close(*values)
+
+
+def test_centers_are_the_codes_until_the_first_descent():
+    logits, labels, indices = problem(7)
+    loss = DSDH(6, N_CLASSES, N_TRAIN, mu=1e6, nu=1e5, centers=True).double()
+    loss(logits, labels, indices)
+    want = signs(labels.double() @ hash_centers(N_CLASSES, 6).double())
+    assert torch.equal(loss.B[indices], want)
+    assert not torch.equal(want, signs(logits))
+    loss.start_epoch(1, 2)
+    codes = loss.B[indices]
+    # Steps 1 and 2 read the logits: mu is so large that they do not part images of the same labels.
+    w = ridge_classifier(signs(logits), labels.double(), 0.1)
+    torch.testing.assert_close(loss.W, w)
+    for row in labels.unique(dim=0):
+        assert len(codes[(labels == row).all(dim=1)].unique(dim=0)) == 1
 
 
 @pytest.mark.parametrize("balanced", [True, False])

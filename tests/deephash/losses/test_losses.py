@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import deephash.losses
-from deephash.losses import LOSSES, HashingLoss, create_loss
+from deephash.losses import LOSSES, UNSUPERVISED, HashingLoss, create_loss
 
 N_BITS, N_CLASSES, N_TRAIN = 12, 4, 40
 
@@ -71,7 +71,9 @@ def learned(loss, codes, classes):
     return separated(codes, classes)
 
 
-@pytest.mark.parametrize("options", [{}, {"update": "batch"}, {"discrete": False}, {"mu": 0.0}, {"mu": 2e3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"update": "batch"}, {"discrete": False}, {"mu": 0.0}, {"mu": 2e3}, {"columns": 8}]
+)
 def test_dsdh_separates_classes_with_every_switch(options):
     logits, classes, _ = train(make("dsdh", **options))
     assert separated(logits, classes)
@@ -292,11 +294,13 @@ def test_registry_holds_every_loss_under_its_name_in_lower_case():
         for value in vars(deephash.losses).values()
         if isinstance(value, type) and issubclass(value, HashingLoss) and value is not HashingLoss
     }
-    assert set(LOSSES.values()) == classes
+    assert set(LOSSES.values()) == classes - set(UNSUPERVISED.values())
+    assert set(UNSUPERVISED.values()) < classes
     assert all(name == loss.__name__.lower() for name, loss in LOSSES.items())
     assert [name for name, loss in LOSSES.items() if loss.asymmetric] == ["adsh"]
     assert set(deephash.losses.__all__) == {loss.__name__ for loss in classes} | {
         "LOSSES",
+        "UNSUPERVISED",
         "HashingLoss",
         "create_loss",
     }
