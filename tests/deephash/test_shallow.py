@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deephash import shallow
 from deephash.evaluation import evaluate_codes
-from deephash.shallow import ITQ, LSH
+from deephash.shallow import ITQ, LSH, components
 from index.codes import pack_bits
 
 
@@ -78,7 +77,7 @@ def test_the_projection_is_orthonormal(n):
 
 
 def test_the_projection_spans_the_leading_principal_components(monkeypatch):
-    monkeypatch.setattr(shallow, "_ROWS", 100)
+    monkeypatch.setattr(components, "ROWS", 100)
     x, _ = clusters()
     projection = ITQ(16).fit(x).projection.astype(np.float64)
     centred = (x - x.mean(axis=0)).astype(np.float64)
