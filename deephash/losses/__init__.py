@@ -2,7 +2,7 @@
 
 ``create_loss("dsdh", n_bits=48, n_classes=10, n_train=5000)`` returns a module to call as
 ``loss(logits, targets, indices)``, with ``loss.start_epoch(epoch, epochs)`` before each epoch. A new loss is one class,
-one line in ``LOSSES``, one reference test.
+one line in ``LOSSES``, one reference test. Those that learn without labels, from features, are in ``UNSUPERVISED``.
 """
 
 import difflib
@@ -15,6 +15,7 @@ from .discrete import ADSH, DSDH, GreedyHash
 from .histogram import MIHash
 from .pairwise import DCH, DHN, DPSH, DSH, HashNet
 from .triplet import DTSH
+from .unsupervised import UNSUPERVISED, BiHalf, GreedyHashUnsupervised
 
 __all__ = [
     "ADSH",
@@ -27,7 +28,10 @@ __all__ = [
     "DSH",
     "DTSH",
     "LOSSES",
+    "UNSUPERVISED",
+    "BiHalf",
     "GreedyHash",
+    "GreedyHashUnsupervised",
     "HashNet",
     "HashingLoss",
     "MIHash",

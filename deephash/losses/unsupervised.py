@@ -1,0 +1,126 @@
+"""Losses without labels: codes as similar to each other as the features of a pretrained network are.
+
+They have the signature of every loss but do not look at the targets: what they imitate, the features of the training
+set, is given to them when they are made, ``UNSUPERVISED["bihalf"](48, features)``. So they train a hash layer on frozen
+features and, as well, a whole network, towards the features that it had at first.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from .base import HashingLoss, other_pairs, signs
+
+__all__ = ["UNSUPERVISED", "BiHalf", "GreedyHashUnsupervised", "UnsupervisedLoss"]
+
+
+class UnsupervisedLoss(HashingLoss):
+    """Cosine similarities of the codes of a batch are to match those of its features.
+
+    ``mean over i != j of (cos(b_i, b_j) - cos(x_i, x_j))^2``, plus a penalty on the logits; subclasses write the codes
+    b_i and the penalty. The codes' gradient passes to the logits unchanged. A batch of one image has no pairs.
+
+    ``forward`` takes targets of any kind, None too, and never looks at them. Buffer: `features` (n_train, D) float32 of
+    length 1 (rows of zeros stay, cos = 0), not in the state_dict: make the loss with the same features to go on.
+
+    Args:
+        n_bits: width of the logits.
+        features: (n_train, D) float, an array or a tensor; row i belongs to index i.
+
+    Raises:
+        ValueError: features of wrong shape or type, or not finite.
+    """
+
+    features: Tensor
+
+    def __init__(self, n_bits: int, features: ArrayLike | Tensor) -> None:
+        x = features.detach() if isinstance(features, Tensor) else torch.from_numpy(np.array(features))
+        if x.ndim != 2 or x.numel() == 0 or not x.is_floating_point():
+            raise ValueError(f"features must be (n_train, D) float, not {tuple(x.shape)} {x.dtype}")
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("features contain NaN or infinite values: leave out the images they come from")
+        super().__init__(n_bits, n_classes=1, n_train=len(x))
+        self.register_buffer("features", F.normalize(x.float()), persistent=False)
+
+    def _loss(self, logits: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        codes = self._codes(logits)
+        # The value is the code to the last bit; the gradient is that of the logits.
+        unit = F.normalize(codes + (logits - logits.detach()))
+        x = self.features[indices].to(unit)
+        errors = (unit @ unit.T - x @ x.T).square() * other_pairs(len(x), x.device)
+        return errors.sum() / max(1, len(x) * (len(x) - 1)) + self._penalty(logits, codes)
+
+    def _codes(self, logits: Tensor) -> Tensor:
+        """Codes (B, n_bits) of -1 and +1; no gradient."""
+        raise NotImplementedError
+
+    def _penalty(self, logits: Tensor, codes: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _check(self, logits: Tensor, targets: Tensor, indices: Tensor) -> None:
+        # In place of the targets: every image in the one class there is.
+        super()._check(logits, torch.zeros(logits.shape[:1], dtype=torch.int64, device=logits.device), indices)
+
+
+class BiHalf(UnsupervisedLoss):
+    """Codes of which each bit is +1 for one half of the batch and -1 for the other.
+
+    The half with the largest logits is +1, floor(B / 2) images: of all such codes the cheapest to reach by optimal
+    transport. Ties go to the earlier image. With L the loss on the codes, the gradient is ``dL/dB + gamma (U - B) / (B
+    n_bits)``; the second part is written as the penalty ``gamma / 2 mean (U - B)^2``, so it is in the value too. It
+    brings the median of each logit to zero, so that bits = logits > 0 are nearly balanced when no batch is at hand.
+
+    Args:
+        n_bits: width of the logits.
+        features: as in ``UnsupervisedLoss``.
+        gamma: weight of the second part.
+
+    Source: Li & van Gemert, "Deep unsupervised image hashing by maximizing bit entropy", AAAI 2021; the loss and
+    gamma = 6 from the authors' code for CIFAR-10. Deviations: all pairs of the batch, where that code pairs its first
+    half with its second; the penalty in the value.
+    """
+
+    def __init__(self, n_bits: int, features: ArrayLike | Tensor, *, gamma: float = 6.0) -> None:
+        super().__init__(n_bits, features)
+        self.gamma = gamma
+
+    def _codes(self, logits: Tensor) -> Tensor:
+        order = logits.detach().argsort(dim=0, descending=True, stable=True)
+        halves = -torch.ones_like(order, dtype=logits.dtype)
+        halves[: len(order) // 2] = 1
+        return torch.empty_like(halves).scatter_(0, order, halves)
+
+    def _penalty(self, logits: Tensor, codes: Tensor) -> Tensor:
+        return self.gamma / 2 * (logits - codes).square().mean()
+
+
+class GreedyHashUnsupervised(UnsupervisedLoss):
+    """Codes sign(u), sign(0) = +1, with the penalty ``weight mean | |u| - 1 |^3``.
+
+    Args:
+        n_bits: width of the logits.
+        features: as in ``UnsupervisedLoss``.
+        weight: of the penalty, the paper's alpha.
+
+    Source: Su, Zhang, Han, Tian, "Greedy hash: towards fast optimization for accurate hash coding in CNN", NeurIPS
+    2018; the loss and its weight from the authors' code for CIFAR-10 without labels. Deviation: all pairs of the batch,
+    where that code pairs its first half with its second.
+    """
+
+    def __init__(self, n_bits: int, features: ArrayLike | Tensor, *, weight: float = 0.1) -> None:
+        super().__init__(n_bits, features)
+        self.weight = weight
+
+    def _codes(self, logits: Tensor) -> Tensor:
+        return signs(logits)
+
+    def _penalty(self, logits: Tensor, codes: Tensor) -> Tensor:
+        return self.weight * (logits.abs() - 1).abs().pow(3).mean()
+
+
+UNSUPERVISED: dict[str, type[BiHalf] | type[GreedyHashUnsupervised]] = {
+    "bihalf": BiHalf,
+    "greedyhash-unsupervised": GreedyHashUnsupervised,
+}
