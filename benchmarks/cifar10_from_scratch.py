@@ -1,0 +1,172 @@
+"""Trains a hashing model on CIFAR-10 from random weights on a CPU: the residual network for 32 x 32 pixels.
+
+    python -m benchmarks.cifar10_from_scratch --data DIR
+
+DIR holds cifar-10-batches-py. Protocol cifar10-2: the 50,000 training images are the database, the 10,000 test images
+the queries, looked at once, after the last epoch. Goes on from its checkpoint (``benchmarks/cache``) when it was
+stopped; writes ``results/cifar10-end-to-end/cifar10-2-METHOD-BITS-SEED-scratch.json`` and, with ``--model FILE``, the
+model in float16. ``quality`` is that of the model as it is saved; ``quality_mirrored`` that of codes from the mean of
+the logits of an image and of its mirror image, for queries and database alike.
+
+To choose settings, ``--validation 0.1 --no-queries`` holds images of the training set out, reports their mAP after each
+epoch against the rest, and never reads the test images; ``--share`` trains on a part.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.cifar10 import CACHE
+from benchmarks.record import RESULTS, conditions
+from deephash.augmentation import Augmentation
+from deephash.datasets import LabelledImages, RetrievalSplit, load_cifar10, split_cifar10
+from deephash.evaluation import RetrievalReport, evaluate_codes
+from deephash.inputs import ImageInputs, compute_logits
+from deephash.losses import LOSSES
+from deephash.model import HashModel
+from deephash.supervised import RunConfig, train_model
+from deephash.training import EpochReport, TrainConfig
+from index import pack_bits
+
+# eta / n_train is the weight of the distance from the codes; mu / eta is so large that the classifier, not the logit,
+# decides a bit: images of a class share a code. nu / mu as published.
+LOSS_OPTIONS: dict[str, dict[str, Any]] = {
+    "dsdh": {"eta": 1_500.0, "mu": 1e7, "nu": 1e6, "columns": 4_000, "centers": True}
+}
+
+
+def main() -> None:
+    """Runs the script."""
+    options = _parser().parse_args()
+    config = _config(options)
+    images = load_cifar10(options.data)
+    split = _part(split_cifar10(images, "cifar10-2", seed=options.seed), options)
+    name = f"{split.protocol}-{options.method}-{options.bits}-{options.seed}-scratch{options.tag}"
+    CACHE.mkdir(exist_ok=True)
+    checkpoint = CACHE / f"{name}.pt"
+    if checkpoint.exists():
+        print(f"going on from {checkpoint}", flush=True)
+    result = train_model(images, split, config, name=name, checkpoint=checkpoint, on_epoch=_print_epoch)
+    started = time.monotonic()
+    mirrored = _mirrored_quality(result.model, images, split, config)
+    content = {
+        "config": asdict(config),
+        "database_is_training_set": True,
+        "training_images": len(split.training),
+        "threads": torch.get_num_threads(),
+        "parameters": sum(p.numel() for p in result.model.parameters()),
+        "seconds": result.epochs[-1].seconds,
+        "seconds_of_each_epoch": np.diff([0.0, *(report.seconds for report in result.epochs)]).round(1).tolist(),
+        "quality": result.quality.to_dict(),
+        "quality_mirrored": mirrored.to_dict(),
+        "seconds_of_mirrored_evaluation": round(time.monotonic() - started, 1),
+        "epochs": [asdict(report) for report in result.epochs],
+        "conditions": conditions(),
+    }
+    path = RESULTS / "cifar10-end-to-end" / f"{name}.json"
+    if not options.no_queries:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        print(f"{path}: {content['seconds'] / 60:.1f} min of training")
+    print(f"{name}: mAP {result.quality.map:.4f}, with mirror images {mirrored.map:.4f}")
+    if options.model:
+        result.model.save(options.model, half=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--method", choices=sorted(LOSSES), default="dsdh")
+    parser.add_argument("--loss-options", type=json.loads, metavar="JSON", help="instead of those of the recipe")
+    parser.add_argument("--bits", type=int, default=48)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=26)
+    parser.add_argument("--batch-size", type=int, default=1_000)
+    parser.add_argument("--lr", type=float, default=0.02, help="of AdamW: the hash layer and all biases")
+    parser.add_argument("--backbone-lr", type=float, default=0.2, help="of Muon: the convolutions")
+    parser.add_argument("--shift", type=int, default=2, metavar="PIXELS")
+    parser.add_argument("--cutout", type=float, default=0.0, metavar="SHARE")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="train on so much of the training set, drawn at random"
+    )
+    parser.add_argument("--validation", type=float, default=0.0, metavar="SHARE")
+    parser.add_argument("--no-queries", action="store_true", help="judge on images held out of the training set")
+    parser.add_argument("--tag", default="", help="ends the name of the result")
+    parser.add_argument("--model", type=Path)
+    return parser
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    chosen = options.loss_options
+    return RunConfig(
+        loss=options.method,
+        n_bits=options.bits,
+        backbone="cifar_resnet",
+        pretrained=False,
+        image_size=32,
+        validation_share=options.validation,
+        loss_options=LOSS_OPTIONS.get(options.method, {}) if chosen is None else chosen,
+        augmentation=Augmentation(min_area=1.0, colour=0.0, cutout=options.cutout, shift=options.shift),
+        training=TrainConfig(
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            lr=options.lr,
+            backbone_lr=options.backbone_lr,
+            weight_decay=0.0,
+            warmup_epochs=0.0,
+            averaging=0.0,
+            clip_norm=1e6,  # the steps of Muon and AdamW do not depend on the size of the gradient
+            bf16=True,
+            seed=options.seed,
+            optimizer="muon",
+        ),
+    )
+
+
+def _part(split: RetrievalSplit, options: argparse.Namespace) -> RetrievalSplit:
+    """The split to run: all of it, or a part of the training set, with 2,000 other training images for queries."""
+    if options.share == 1 and not options.no_queries:
+        return split
+    order = np.random.default_rng(1).permutation(split.training)
+    query, rest = np.sort(order[:2_000]), order[2_000:]
+    training = np.sort(rest[: round(options.share * len(rest))])
+    return replace(split, protocol="cifar10-2-part", query=query, training=training, database=training)
+
+
+def _mirrored_quality(
+    model: HashModel, images: LabelledImages, split: RetrievalSplit, config: RunConfig
+) -> RetrievalReport:
+    both = np.concatenate([split.query, split.database])
+    logits = [
+        compute_logits(model, ImageInputs(pixels, model.input_spec, Augmentation()), both, bf16=config.training.bf16)
+        for pixels in (images.pixels, images.pixels[:, :, ::-1])
+    ]
+    codes = pack_bits(logits[0] + logits[1] > 0)
+    return evaluate_codes(
+        codes[: len(split.query)],
+        codes[len(split.query) :],
+        n_bits=config.n_bits,
+        query_labels=images.targets[split.query],
+        database_labels=images.targets[split.database],
+        ks=(10, 100),
+    )
+
+
+def _print_epoch(report: EpochReport) -> None:
+    left = report.seconds / report.epoch * (report.epochs - report.epoch)
+    quality = "".join(f", validation {key} {value:.4f}" for key, value in (report.validation or {}).items())
+    print(
+        f"epoch {report.epoch} of {report.epochs}: loss {report.loss:.4f}{quality}, {report.seconds:.0f} s, "
+        f"about {left / 60:.0f} min left",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
