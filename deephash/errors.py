@@ -5,12 +5,13 @@ DeepHashError (defined in ``index.errors``, the lower package)
 ├── ModelError             a model file is missing, damaged, or does not fit
 ├── BackboneError          a backbone's name is unknown or its weights are out of reach
 ├── CollectionError        a collection cannot be indexed as asked (nothing readable, too small to fit)
+├── TrainingError          training cannot go on (loss not finite, another run's checkpoint, a process lost)
 └── image_errors.ImageError  one image cannot be read (also a ValueError)
 """
 
 from index.errors import DeepHashError
 
-__all__ = ["BackboneError", "CollectionError", "DeepHashError", "ModelError"]
+__all__ = ["BackboneError", "CollectionError", "DeepHashError", "ModelError", "TrainingError"]
 
 
 class ModelError(DeepHashError):
@@ -23,3 +24,7 @@ class BackboneError(DeepHashError):
 
 class CollectionError(DeepHashError):
     """A collection cannot be indexed as asked: nothing readable in it, or too few images to fit a model."""
+
+
+class TrainingError(DeepHashError):
+    """Training cannot go on: the loss is not finite, the checkpoint is another run's, or the data make no task."""

@@ -60,13 +60,13 @@ def compute_logits(
     positions: NDArray[np.int64],
     *,
     batch_size: int = 256,
-    bf16: bool = False,
+    bf16: bool | None = False,
 ) -> NDArray[np.float32]:
     """Returns logits ``(len(positions), n_bits) float32`` of a network in eval mode, in the order of the positions."""
     device = next(network.parameters()).device
     parts = []
     for start in range(0, len(positions), batch_size):
         batch = inputs(positions[start : start + batch_size], None).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bool(bf16)):
             parts.append(network(batch).float().cpu().numpy())
     return np.concatenate(parts)

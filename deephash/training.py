@@ -1,36 +1,33 @@
-"""Trains a network to emit logits under any hashing loss: schedule, averaged weights, checkpoints, exact resume.
+"""Trains a network to emit logits under any hashing loss: schedule, averaged weights, early stop, several processes.
 
 The loop never asks which loss it is, nor whether its inputs are images or features.
 """
 
 import copy
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .errors import DeepHashError
+from .batch_norm import whole_batch_norm
+from .checkpoint import TrainingState
+from .distributed import Processes, present_processes
+from .errors import TrainingError
 from .muon import Muon
 from .progress import OnProgress, Progress, ignore_progress
-from .writing import replacing
 
 if TYPE_CHECKING:
     from .losses import HashingLoss
 
 __all__ = ["EpochReport", "Inputs", "TrainConfig", "TrainingError", "train"]
-
-
-class TrainingError(DeepHashError):
-    """Training cannot go on: the loss is not finite, or the data make no retrieval task."""
 
 
 class Inputs(Protocol):
@@ -46,9 +43,15 @@ class TrainConfig:
 
     ``lr`` is for the hash layer and the loss's own parameters, ``backbone_lr`` for all else of the network. Both rise
     linearly over ``warmup_epochs`` and fall to zero by a cosine. ``averaging`` is the decay of the exponential moving
-    average of the weights, which is what is returned; 0 returns the last weights. ``bf16`` computes in bfloat16 where
-    that is safe (automatic mixed precision). ``optimizer`` is ``adamw``, or ``muon``: the matrices and convolutions
-    outside the head follow ``Muon``, for which ``backbone_lr`` is about 0.2, all else follows AdamW at ``lr``.
+    average of the weights, which is what is returned; 0 returns the last weights. ``optimizer`` is ``adamw``, or
+    ``muon``: the matrices and convolutions outside the head follow ``Muon``, for which ``backbone_lr`` is about 0.2,
+    all else follows AdamW at ``lr``.
+
+    ``patience``: stop after so many epochs without a higher validation mAP, and return the averaged weights of the best
+    epoch, however the run ends; None runs through and returns those of the last.
+
+    ``bf16``: let torch's autocast compute the network in bfloat16 where that is safe. Weights, loss and their gradients
+    stay float32, and no loss is scaled: bfloat16 has their exponents. None: on a GPU made for it, not on a CPU.
     """
 
     epochs: int = 20
@@ -59,14 +62,19 @@ class TrainConfig:
     warmup_epochs: float = 1.0
     averaging: float = 0.998
     clip_norm: float = 5.0
-    bf16: bool = False
+    patience: int | None = None
+    bf16: bool | None = None
     seed: int = 0
     optimizer: str = "adamw"
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is {self.patience}: use 1 epoch or more, or None to run through")
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch: mean loss, seconds so far, and whatever ``validate`` returned."""
+    """One epoch: mean loss, seconds so far, and whatever ``validate`` returned; the best epoch if there is patience."""
 
     epoch: int
     epochs: int
@@ -74,6 +82,7 @@ class EpochReport:
     lr: float
     seconds: float
     validation: dict[str, float] | None = None
+    best_epoch: int | None = None
 
 
 def train(
@@ -92,6 +101,12 @@ def train(
 ) -> nn.Module:
     """Trains the network in place, and returns the network to use: a copy with averaged weights, in eval mode.
 
+    In each of several joined processes (``distributed``), called alike, it does what it does in one: ``batch_size`` is
+    that of all together, each runs the network on its share of the same batches, and all compute the same loss on the
+    gathered logits. The results agree to rounding, but for networks with dropout, which draw other numbers. Each
+    process varies the inputs of the whole batch and uses its share, so that part does not get faster. A checkpoint
+    fits any number of processes; the first one reads and writes it.
+
     Args:
         network: from a batch of inputs to logits ``(B, n_bits)``.
         loss: a ``losses.HashingLoss`` for ``len(positions)`` training items.
@@ -100,62 +115,109 @@ def train(
         positions: of the training items in ``inputs``.
         config: how to train.
         head: the part of the network that learns at ``lr``; the whole when None.
-        validate: called after each epoch with the averaged network and the epoch.
+        validate: called after each epoch with the averaged network and the epoch; for ``config.patience`` it returns
+            ``map``, which of several processes counts in the first.
         checkpoint: written after each epoch; training goes on from it, exactly, when it exists.
-        on_epoch: told of each epoch.
+        on_epoch: told of each epoch, in every process.
         on_progress: told of the images seen, after each batch.
 
     Raises:
-        TrainingError: the loss is not finite; or the checkpoint belongs to another configuration or is damaged.
+        TrainingError: the loss is not finite; the checkpoint belongs to another configuration or is damaged; or another
+            process ended.
+        ValueError: targets and positions differ in number, or there is patience and nothing to validate by.
     """
     if len(targets) != len(positions):
         raise ValueError(f"{len(targets)} targets for {len(positions)} training items: give one target each")
+    if config.patience is not None and validate is None:
+        raise ValueError(f"patience is {config.patience}, but nothing is validated: hold images out, or use None")
+    processes = present_processes()
     device = next(network.parameters()).device
+    config = replace(config, bf16=_uses_bf16(config, device))
     loss.to(device)
     targets = targets.to(device)
-    optimizer = _optimizer(network, loss, head, config)
-    averaged = copy.deepcopy(network)
-    state = _State(network, averaged, loss, optimizer)
-    first, seconds = state.load(checkpoint, config) if checkpoint and Path(checkpoint).exists() else (0, 0.0)
-    n_seen = first * len(positions)
+    processes.copy_from_first(network)
+    state = TrainingState(network, copy.deepcopy(network), loss, _optimizer(network, loss, head, config))
+    if checkpoint:
+        _resume(state, Path(checkpoint), config, processes)
+    n_seen = state.epochs_done * len(positions)
     steps_per_epoch = math.ceil(len(positions) / config.batch_size)
-    for epoch in range(first, config.epochs):
+    while state.epochs_done < config.epochs and not _is_out_of_patience(state, config):
+        epoch = state.epochs_done
         started = time.monotonic()
         network.train()
+        processes.copy_from_first(loss)  # GPUs may round its memory differently, which must not add up
         loss.start_epoch(epoch, config.epochs)
         # Everything random of an epoch hangs on (seed, epoch): a resumed run repeats what an undisturbed one does.
-        generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+        seed = config.seed * 100_003 + epoch
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(~seed - 1_000_003 * processes.rank)  # for dropout
         total = 0.0
         for step, chosen in enumerate(_batches(len(positions), config.batch_size, generator)):
             share = _learning_rate_share(epoch + step / steps_per_epoch, config)
-            for group in optimizer.param_groups:
+            for group in state.optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * share
-            batch = inputs(positions[chosen.numpy()], generator).to(device)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
+            batch = inputs(positions[chosen.numpy()], generator)[processes.share(len(chosen))].to(device)
+            with torch.autocast(device.type, torch.bfloat16, bool(config.bf16)), whole_batch_norm(processes):
                 logits = network(batch)
-            value = loss(logits.float(), targets[chosen.to(device)], chosen.to(device))
+            logits = processes.gather(logits.float(), len(chosen))
+            value = loss(logits, targets[chosen.to(device)], chosen.to(device))
             if not torch.isfinite(value):
                 raise TrainingError(
                     f"the loss is {value.item()} in epoch {epoch + 1}, step {step + 1}: lower the learning rate "
                     f"(lr {config.lr}, backbone_lr {config.backbone_lr}) or clip_norm ({config.clip_norm})"
                 )
-            optimizer.zero_grad(set_to_none=True)
+            state.optimizer.zero_grad(set_to_none=True)
             value.backward()
+            processes.add_up_gradients(network.parameters())  # each has the whole gradient of the loss's own
             nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-            optimizer.step()
-            _average(averaged, network, config.averaging, epoch * steps_per_epoch + step)
+            state.optimizer.step()
+            _average(state.averaged, network, config.averaging, epoch * steps_per_epoch + step)
             total += value.item() * len(chosen)
             n_seen += len(chosen)
             on_progress(Progress("train", n_seen, config.epochs * len(positions)))
-        seconds += time.monotonic() - started
-        averaged.eval()
-        validation = validate(averaged, epoch) if validate else None
-        if checkpoint:
-            state.save(checkpoint, config, epoch + 1, seconds)
-        share = _learning_rate_share(epoch + 1, config)
-        report = EpochReport(epoch + 1, config.epochs, total / len(positions), config.lr * share, seconds, validation)
-        on_epoch(report)
-    return averaged.eval()
+        state.epochs_done += 1
+        state.seconds += time.monotonic() - started
+        state.averaged.eval()
+        validation = validate(state.averaged, epoch) if validate else None
+        if config.patience is not None:
+            if validation is None or "map" not in validation:
+                raise ValueError(f"patience is {config.patience}, but validate returned no map: {validation}")
+            state.keep_if_best(processes.of_first(validation["map"]))
+        if checkpoint and processes.rank == 0:
+            state.save(checkpoint, config)
+        on_epoch(
+            EpochReport(
+                state.epochs_done,
+                config.epochs,
+                total / len(positions),
+                config.lr * _learning_rate_share(state.epochs_done, config),
+                state.seconds,
+                validation,
+                state.best.epoch if state.best else None,
+            )
+        )
+    if state.best:
+        state.averaged.load_state_dict(state.best.weights)
+    return state.averaged.eval()
+
+
+def _uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    if config.bf16 is not None:
+        return config.bf16
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _resume(state: TrainingState, path: Path, config: TrainConfig, processes: Processes) -> None:
+    content = path.read_bytes() if processes.rank == 0 and path.exists() else None
+    content = processes.of_first(content)
+    if content is not None:
+        state.restore(content, path, config)
+
+
+def _is_out_of_patience(state: TrainingState, config: TrainConfig) -> bool:
+    if state.best is None or config.patience is None:
+        return False
+    return state.epochs_done - state.best.epoch >= config.patience
 
 
 def _optimizer(
@@ -221,43 +283,3 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -
             mine.lerp_(theirs, 1 - decay)
         else:
             mine.copy_(theirs)
-
-
-@dataclass(frozen=True)
-class _State:
-    """All that a resumed run needs, in one file: tensors and plain values, read without running code."""
-
-    network: nn.Module
-    averaged: nn.Module
-    loss: nn.Module
-    optimizer: torch.optim.Optimizer
-
-    def save(self, path: str | os.PathLike[str], config: TrainConfig, epoch: int, seconds: float) -> None:
-        values: dict[str, Any] = {
-            "config": json.dumps(asdict(config)),
-            "epoch": epoch,
-            "seconds": seconds,
-            "network": self.network.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        with replacing(path) as file:
-            torch.save(values, file)
-
-    def load(self, path: str | os.PathLike[str], config: TrainConfig) -> tuple[int, float]:
-        try:
-            values = torch.load(path, map_location="cpu", weights_only=True)
-            theirs = values["config"]
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise TrainingError(f"the checkpoint {path} is damaged ({error}): delete it to begin anew") from error
-        if theirs != json.dumps(asdict(config)):
-            raise TrainingError(f"the checkpoint {path} belongs to another configuration ({theirs}): delete or move it")
-        try:
-            self.network.load_state_dict(values["network"])
-            self.averaged.load_state_dict(values["averaged"])
-            self.loss.load_state_dict(values["loss"])
-            self.optimizer.load_state_dict(values["optimizer"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise TrainingError(f"the checkpoint {path} does not fit this network and loss: {error}") from error
-        return int(values["epoch"]), float(values["seconds"])
