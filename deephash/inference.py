@@ -1,13 +1,14 @@
 """Makes a trained network faster to run without changing what it computes."""
 
 import copy
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["inference_copy"]
+__all__ = ["inference_copy", "unfold_batch_norms"]
 
 
 def inference_copy(module: nn.Module, size: int) -> nn.Module:
@@ -23,6 +24,35 @@ def inference_copy(module: nn.Module, size: int) -> nn.Module:
     with torch.inference_mode():
         expected, computed = module(image), folded(image)
     return folded if torch.allclose(expected, computed, rtol=1e-3, atol=1e-4 * float(expected.abs().max())) else module
+
+
+@torch.no_grad()
+def unfold_batch_norms(folded: nn.Module, module: nn.Module) -> None:
+    """Writes the weights of an ``inference_copy`` into the network it was made of, which then computes the same.
+
+    Each folded convolution's bias becomes the bias of its batch norm, which does nothing else: mean 0, variance 1.
+    """
+    sources, targets = folded.state_dict(), module.state_dict()
+    for name in sources.keys() & targets.keys():
+        targets[name].copy_(sources[name])
+    for conv_name, conv, norm in list(_pairs(module)):
+        if conv.bias is not None:
+            conv.bias.zero_()
+        norm.reset_running_stats()
+        assert norm.running_var is not None
+        norm.running_var.fill_(1 - norm.eps)
+        norm.weight.fill_(1)
+        norm.bias.copy_(sources[f"{conv_name}.bias"])
+
+
+def _pairs(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
+    """Yields each convolution, by its name, with the batch norm registered right behind it."""
+    children = list(module.named_children())
+    for (conv_name, conv), (_, norm) in pairwise(children):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _fits(conv, norm):
+            yield prefix + conv_name, conv, norm
+    for name, child in children:
+        yield from _pairs(child, f"{prefix}{name}.")
 
 
 def _fits(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:

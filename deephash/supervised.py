@@ -17,9 +17,10 @@ from .backbones import DEFAULT_BACKBONE, create_backbone
 from .cifar_resnet import CifarResNet
 from .datasets import LabelledImages, RetrievalSplit
 from .evaluation import RetrievalReport, evaluate_codes
+from .fine_tuning import finish_fine_tuning, prepare_fine_tuning
 from .input_spec import InputSpec
-from .inputs import ImageInputs, compute_logits
-from .losses import create_loss
+from .inputs import FeatureInputs, ImageInputs, compute_logits
+from .losses import HashingLoss, create_loss
 from .model import HashModel, best_device
 from .progress import OnProgress, ignore_progress
 from .shifted_inputs import ShiftedInputs
@@ -30,13 +31,19 @@ __all__ = ["RunConfig", "RunResult", "evaluate_model", "hold_out", "train_model"
 # At most so many images are what the first convolution of a CifarResNet is fitted to.
 _WHITENED = 2_000
 
+# Features have unit length: their components, and so the layer's gradients, are small.
+_HEAD_LR = 5e-2
+
 
 @dataclass(frozen=True)
 class RunConfig:
     """What to train.
 
     ``image_size``: pixels a side that the network sees. ``validation_share`` of the training set is held out to report
-    mAP after each epoch (0: none); queries are never looked at. ``loss_options`` go to the loss.
+    mAP after each epoch (0: none); queries are never looked at. ``loss_options`` go to the loss. ``frozen_stages``: the
+    stem and so many stages of the backbone, and the statistics of all its batch norms, stay as they are, which trains
+    faster (``fine_tuning``); None trains everything. ``head_epochs``: the hash layer learns on the features of the
+    untouched backbone first, so that the backbone is not led astray by a random one.
     """
 
     loss: str = "dsdh"
@@ -44,6 +51,8 @@ class RunConfig:
     backbone: str = DEFAULT_BACKBONE
     pretrained: bool = True
     image_size: int = 96
+    frozen_stages: int | None = None
+    head_epochs: int = 0
     validation_share: float = 0.0
     loss_options: dict[str, Any] = field(default_factory=dict)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -85,13 +94,14 @@ def train_model(
         network.backbone.whiten(images.pixels[learned[:: -(-len(learned) // _WHITENED)]], spec)
     kind = ShiftedInputs if config.augmentation.shift else ImageInputs
     inputs = kind(images.pixels, spec, config.augmentation)
-    loss = create_loss(
-        config.loss,
-        n_bits=config.n_bits,
-        n_classes=len(images.class_names),
-        n_train=len(learned),
-        **config.loss_options,
-    )
+    backbone = network.backbone
+    if config.frozen_stages is not None:
+        network.backbone = prepare_fine_tuning(backbone, config.image_size, config.frozen_stages)
+        network.to(best_device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    labels = torch.from_numpy(np.asarray(targets, np.int64))
+    loss = _loss(config, images, learned)
+    if config.head_epochs and not (checkpoint and os.path.exists(checkpoint)):
+        _train_head(network, _loss(config, images, learned), inputs, labels, learned, config)
     epochs: list[EpochReport] = []
 
     def keep(report: EpochReport) -> None:
@@ -108,7 +118,7 @@ def train_model(
         network,
         loss,
         inputs,
-        torch.from_numpy(np.asarray(targets, np.int64)),
+        labels,
         learned,
         config.training,
         head=network.hash_layer,
@@ -118,6 +128,9 @@ def train_model(
         on_progress=on_progress,
     )
     assert isinstance(trained, HashModel)
+    if config.frozen_stages is not None:
+        finish_fine_tuning(trained.backbone, backbone)
+        trained.backbone = backbone.eval()
     quality = _quality(trained, inputs, images, split.query, split.database, config)
     facts = {
         "loss": config.loss,
@@ -160,6 +173,40 @@ def _network(config: RunConfig) -> tuple[HashModel, InputSpec]:
     backbone = replace(backbone, weights="trained")
     network = HashModel(backbone, weight, bias, name="untrained", method=config.loss, input_spec=spec)
     return network.to(best_device()).to(memory_format=torch.channels_last), spec  # type: ignore[call-overload]
+
+
+def _loss(config: RunConfig, images: LabelledImages, learned: NDArray[np.int64]) -> HashingLoss:
+    return create_loss(
+        config.loss,
+        n_bits=config.n_bits,
+        n_classes=len(images.class_names),
+        n_train=len(learned),
+        **config.loss_options,
+    )
+
+
+def _train_head(
+    network: HashModel,
+    loss: HashingLoss,
+    inputs: ImageInputs,
+    labels: torch.Tensor,
+    learned: NDArray[np.int64],
+    config: RunConfig,
+) -> None:
+    """Trains the hash layer on the features that the backbone has at the start, of the images as they are."""
+    normalised = nn.Sequential(network.backbone, _UnitLength()).eval()
+    features = FeatureInputs(compute_logits(normalised, inputs, learned, bf16=config.training.bf16))
+    head = TrainConfig(
+        epochs=config.head_epochs, batch_size=128, lr=_HEAD_LR, weight_decay=0, averaging=0.98,
+        seed=config.training.seed,
+    )  # fmt: skip
+    layer = train(network.hash_layer, loss, features, labels, np.arange(len(learned)), head)
+    network.hash_layer.load_state_dict(layer.state_dict())
+
+
+class _UnitLength(nn.Module):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(features)
 
 
 def _quality(

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from deephash.augmentation import Augmentation
+from deephash.backbones import create_backbone
 from deephash.datasets import LabelledImages, RetrievalSplit
 from deephash.model import load_model
 from deephash.supervised import RunConfig, evaluate_model, hold_out, train_model
@@ -37,6 +38,19 @@ def test_a_trained_model_finds_its_classes_and_its_file_gives_the_same_codes(col
     assert loaded.card.method == "orthohash"
     assert loaded.card.training["protocol"] == "colours"
     assert loaded.card.training["training_images"] == 160
+    assert evaluate_model(loaded, images, split).map == pytest.approx(result.quality.map, abs=0.005)
+
+
+def test_frozen_stages_and_a_head_trained_first(colours, tmp_path):
+    images, split = colours
+    changed = config(frozen_stages=1, head_epochs=5, loss="dsdh")
+    result = train_model(images, split, changed)
+    assert result.quality.map > 0.9
+    untrained = create_backbone("test_efficientnet", pretrained=False).module.state_dict()
+    trained = result.model.backbone.state_dict()
+    assert trained.keys() == untrained.keys()
+    result.model.save(tmp_path / "m.safetensors")
+    loaded = load_model(tmp_path / "m.safetensors")
     assert evaluate_model(loaded, images, split).map == pytest.approx(result.quality.map, abs=0.005)
 
 
