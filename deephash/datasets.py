@@ -5,7 +5,7 @@ Knows no model and no loss. Pixels are one uint8 array, so that augmentation and
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "DatasetError",
     "LabelledImages",
     "RetrievalSplit",
+    "check_split",
     "load_cifar10",
     "load_labelled_folders",
     "load_manifest",
@@ -60,12 +61,14 @@ class RetrievalSplit:
     """Positions of queries, training set and database, each ``(n,) int64`` ascending.
 
     Queries are in neither of the other two; whether the training set is inside the database is the protocol's matter.
+    ``unseen``: classes that the protocol keeps out of the training set.
     """
 
     protocol: str
     query: NDArray[np.int64]
     training: NDArray[np.int64]
     database: NDArray[np.int64]
+    unseen: tuple[int, ...] = ()
 
 
 def load_cifar10(folder: str | os.PathLike[str], *, download: bool = False) -> LabelledImages:
@@ -124,30 +127,47 @@ def load_manifest(path: str | os.PathLike[str], *, size: int = 256) -> LabelledI
     several labels, else ``(N,) int64``.
 
     Raises:
-        DatasetError: no such file or columns, a row without label, fewer than two classes, or an unreadable image.
+        DatasetError: no such file or columns; a row without label, with more cells than columns, of an image that is
+            not there or in an earlier row; fewer than two classes; or an unreadable image.
     """
     path = Path(path)
+    labels_of: dict[str, set[str]] = {}
+    for line, image, names in _rows(path):
+        file = os.path.normpath(path.absolute().parent / image)
+        if not image or not names:
+            raise DatasetError(f"{path}, line {line}: every row needs a path and at least one label")
+        if file in labels_of:
+            raise DatasetError(f"{path}, line {line}: {image} stands in an earlier row: several labels go in one, a;b")
+        if not os.path.isfile(file):
+            raise DatasetError(f"{path}, line {line}: there is no image {file}: paths are relative to the CSV's folder")
+        labels_of[file] = names
+    classes = sorted(set().union(*labels_of.values()))
+    if len(classes) < 2:
+        raise DatasetError(f"{path} has {len(classes)} labels in all: retrieval needs two or more")
+    hot = np.array([[name in names for name in classes] for names in labels_of.values()], np.bool_)
+    targets = hot if (hot.sum(axis=1) > 1).any() else hot.argmax(axis=1).astype(np.int64)
+    return LabelledImages(_read_pixels(list(labels_of), size), targets, classes, list(labels_of))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, str, set[str]]]:
+    """Yields line, path and labels of each row of a manifest."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            if not {"path", "labels"} <= set(reader.fieldnames or ()):
-                raise DatasetError(f"{path} needs the columns path and labels in its first line")
-            rows = [(reader.line_num, row["path"], row["labels"]) for row in reader]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"cannot read {path}: {error}") from error
-    labels = []
-    for line, image, text in rows:
-        names = {name.strip() for name in (text or "").split(";")} - {""}
-        if not image or not names:
-            raise DatasetError(f"{path}, line {line}: every row needs a path and at least one label")
-        labels.append(names)
-    classes = sorted(set().union(*labels))
-    if len(classes) < 2:
-        raise DatasetError(f"{path} has {len(classes)} labels in all: retrieval needs two or more")
-    hot = np.array([[name in names for name in classes] for names in labels], np.bool_)
-    targets = hot if (hot.sum(axis=1) > 1).any() else hot.argmax(axis=1).astype(np.int64)
-    paths = [os.path.join(path.absolute().parent, image) for _, image, _ in rows]
-    return LabelledImages(_read_pixels(paths, size), targets, classes, paths)
+            columns = reader.fieldnames or ()
+            if not {"path", "labels"} <= set(columns):
+                found = ", ".join(columns)[:80] or "nothing"
+                raise DatasetError(f"{path} needs the columns path and labels in its first line, which has {found}")
+            for row in reader:
+                if None in row:
+                    why = "more cells than columns: separate labels by ; and put commas in quotes"
+                    raise DatasetError(f"{path}, line {reader.line_num}: {why}")
+                names = {name.strip() for name in (row["labels"] or "").split(";")} - {""}
+                yield reader.line_num, row["path"] or "", names
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path} is not a CSV file of UTF-8 text: {error}") from error
 
 
 def _read_pixels(paths: Sequence[str], size: int) -> NDArray[np.uint8]:
@@ -167,6 +187,7 @@ def _read_pixels(paths: Sequence[str], size: int) -> NDArray[np.uint8]:
 # Protocols of CIFAR-10. Their numbers never share a column.
 
 _Positions = NDArray[np.int64]
+_Parts = tuple[_Positions, _Positions, _Positions]  # queries, training set, database
 
 
 def _draw(labels: NDArray[Any], pool: _Positions, per_class: int, rng: np.random.Generator) -> _Positions:
@@ -184,26 +205,26 @@ def _rest(n: int, *taken: _Positions) -> _Positions:
     return np.setdiff1d(np.arange(n), np.concatenate(taken))
 
 
-def _cifar10_1(images: LabelledImages, rng: np.random.Generator) -> tuple[_Positions, _Positions, _Positions]:
+def _cifar10_1(images: LabelledImages, rng: np.random.Generator) -> _Parts:
     labels = images.targets
     query = _draw(labels, np.arange(len(images)), 100, rng)
     rest = _rest(len(images), query)
     return query, _draw(labels, rest, 500, rng), rest
 
 
-def _cifar10(images: LabelledImages, rng: np.random.Generator) -> tuple[_Positions, _Positions, _Positions]:
+def _cifar10(images: LabelledImages, rng: np.random.Generator) -> _Parts:
     query, training, database = _cifar10_1(images, rng)
     return query, training, np.setdiff1d(database, training)
 
 
-def _cifar10_2(images: LabelledImages, rng: np.random.Generator) -> tuple[_Positions, _Positions, _Positions]:
+def _cifar10_2(images: LabelledImages, rng: np.random.Generator) -> _Parts:
     if images.is_test is None:
         raise DatasetError("cifar10-2 needs the official test set")
     training = np.flatnonzero(~images.is_test)
     return np.flatnonzero(images.is_test), training, training
 
 
-def _cifar10_unseen(images: LabelledImages, rng: np.random.Generator) -> tuple[_Positions, _Positions, _Positions]:
+def _cifar10_unseen(images: LabelledImages, rng: np.random.Generator) -> _Parts:
     """100 queries of each of 3 held-out classes; training: the other 7 classes; database: all but the queries."""
     labels = images.targets
     held_out = rng.choice(10, 3, replace=False)
@@ -213,7 +234,7 @@ def _cifar10_unseen(images: LabelledImages, rng: np.random.Generator) -> tuple[_
     return query, training, _rest(len(images), query)
 
 
-PROTOCOLS: dict[str, Callable[[LabelledImages, np.random.Generator], tuple[_Positions, _Positions, _Positions]]] = {
+PROTOCOLS: dict[str, Callable[[LabelledImages, np.random.Generator], _Parts]] = {
     "cifar10-1": _cifar10_1,
     "cifar10": _cifar10,
     "cifar10-2": _cifar10_2,
@@ -238,7 +259,8 @@ def split_cifar10(images: LabelledImages, protocol: str, *, seed: int = 0) -> Re
     if protocol not in PROTOCOLS:
         raise DatasetError(f"there is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
     query, training, database = PROTOCOLS[protocol](images, np.random.default_rng(seed))
-    return RetrievalSplit(protocol, query, training, database)
+    kept_out = np.setdiff1d(images.targets[query], images.targets[training])
+    return RetrievalSplit(protocol, query, training, database, unseen=tuple(kept_out.tolist()))
 
 
 def random_split(images: LabelledImages, *, query_share: float = 0.1, seed: int = 0) -> RetrievalSplit:
@@ -249,3 +271,29 @@ def random_split(images: LabelledImages, *, query_share: float = 0.1, seed: int 
     n_queries = max(1, round(query_share * len(images)))
     rest = np.sort(order[n_queries:])
     return RetrievalSplit("random", np.sort(order[:n_queries]), rest, rest)
+
+
+def check_split(images: LabelledImages, split: RetrievalSplit, *, mend: str = "add images or use another seed") -> None:
+    """Sees to it that a model can be trained and judged by a split; ``mend`` ends the message when it cannot.
+
+    Raises:
+        DatasetError: a class without a training image that the protocol does not keep out, or no query with a relevant
+            image in the database.
+    """
+    learned, asked, found = (_has_images(images, part) for part in (split.training, split.query, split.database))
+    learned[list(split.unseen)] = True
+    if not learned.all():
+        names = ", ".join(repr(images.class_names[label]) for label in np.flatnonzero(~learned)[:5])
+        sizes = f"{len(split.training)} training images, {len(split.query)} queries"
+        raise DatasetError(f"no training image is left of class {names} ({sizes}): {mend}")
+    if not (asked & found).any():
+        sizes = f"{len(split.query)} queries, {len(split.database)} images in the database"
+        raise DatasetError(f"no query shares a label with an image of the database ({sizes}): {mend}")
+
+
+def _has_images(images: LabelledImages, positions: _Positions) -> NDArray[np.bool_]:
+    """(n_classes,): which classes have images among these."""
+    targets = images.targets[positions]
+    if targets.ndim == 2:
+        return np.asarray(targets.any(axis=0))
+    return np.isin(np.arange(len(images.class_names)), targets)

@@ -15,9 +15,11 @@ from index import check_n_bits, pack_bits
 from .augmentation import Augmentation
 from .backbones import DEFAULT_BACKBONE, create_backbone
 from .cifar_resnet import CifarResNet
-from .datasets import LabelledImages, RetrievalSplit
+from .datasets import LabelledImages, RetrievalSplit, check_split
+from .distributed import present_processes
 from .evaluation import RetrievalReport, evaluate_codes
 from .fine_tuning import finish_fine_tuning, prepare_fine_tuning
+from .inference import inference_copy
 from .input_spec import InputSpec
 from .inputs import FeatureInputs, ImageInputs, compute_logits
 from .losses import HashingLoss, create_loss
@@ -82,6 +84,7 @@ def train_model(
 
     Raises:
         TrainingError: the training set has one class only, or the loss is not finite.
+        DatasetError: a class has no training image, or no query a relevant one, in the split or after holding out.
         BackboneError, ValueError: the backbone, the loss or n_bits are not to be had.
     """
     check_n_bits(config.n_bits)
@@ -89,6 +92,10 @@ def train_model(
     targets = images.targets[learned]
     if len(np.unique(targets, axis=0)) < 2:
         raise TrainingError("all training images have the same labels: there is nothing to tell apart")
+    check_split(images, split)
+    if config.validation_share:
+        mend = f"the validation share is {config.validation_share}: hold out another"
+        check_split(images, RetrievalSplit("validation", held_out, learned, learned, split.unseen), mend=mend)
     network, spec = _network(config)
     if isinstance(network.backbone, CifarResNet) and not config.pretrained:
         network.backbone.whiten(images.pixels[learned[:: -(-len(learned) // _WHITENED)]], spec)
@@ -108,9 +115,7 @@ def train_model(
         epochs.append(report)
         on_epoch(report)
 
-    def validate(averaged: nn.Module, epoch: int) -> dict[str, float] | None:
-        if not len(held_out):
-            return None
+    def validate(averaged: nn.Module, epoch: int) -> dict[str, float]:
         report = _quality(averaged, inputs, images, held_out, learned, config)
         return {"map": report.map}
 
@@ -122,7 +127,7 @@ def train_model(
         learned,
         config.training,
         head=network.hash_layer,
-        validate=validate,
+        validate=validate if len(held_out) else None,
         checkpoint=checkpoint,
         on_epoch=keep,
         on_progress=on_progress,
@@ -218,7 +223,15 @@ def _quality(
     config: RunConfig,
 ) -> RetrievalReport:
     both = np.concatenate([query, database])
-    codes = pack_bits(compute_logits(network, inputs, both, bf16=config.training.bf16) > 0)
+    network = inference_copy(network, inputs.spec.size).to(best_device())
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # Several processes encode their shares, unless there is less than an image for each.
+    processes = present_processes()
+    own = both[processes.share(len(both))] if len(both) >= processes.size else both
+    logits = torch.from_numpy(compute_logits(network, inputs, own, bf16=config.training.bf16))
+    if len(own) < len(both):
+        logits = processes.gather(logits.to(next(network.parameters()).device), len(both)).cpu()
+    codes = pack_bits(logits.numpy() > 0)
     return evaluate_codes(
         codes[: len(query)],
         codes[len(query) :],

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import numpy as np
@@ -8,6 +9,8 @@ from deephash.datasets import (
     PROTOCOLS,
     DatasetError,
     LabelledImages,
+    RetrievalSplit,
+    check_split,
     load_cifar10,
     load_labelled_folders,
     load_manifest,
@@ -135,10 +138,19 @@ def test_manifest_with_several_labels_is_multi_hot(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,labels\na.png,x\n", "columns path and labels"),
+        ("file,labels\na.png,x\n", "columns path and labels in its first line, which has file, labels"),
+        ("path;labels\na.png;x\n", "which has path;labels"),
+        ("", "which has nothing"),
+        ("path,labels\n", "0 labels in all"),
         ("path,labels\na.png,\n", "line 2"),
+        ("path,labels\na.png, ; \n", "at least one label"),
+        ("path,labels\n,x\n", "line 2: every row needs a path"),
+        ("path,labels\na.png\n", "line 2: every row needs a path and at least one label"),
         ("path,labels\na.png,x\n", "two or more"),
-        ("path,labels\nnone.png,x\na.png,y\n", r"none\.png"),
+        ("path,labels\na.png,x\nnone.png,y\n", r"line 3: there is no image .*none\.png: paths are relative to the CSV"),
+        ("path,labels\na.png,x,y\n", "line 2: more cells than columns: separate labels by ;"),
+        ("path,labels\na.png,x\n./a.png,y\n", "line 3: ./a.png stands in an earlier row"),
+        ("path,labels\na.png,x\n\0,y\n", "line 3: there is no image"),
     ],
 )
 def test_wrong_manifests_say_what_is_wrong(tmp_path, text, message):
@@ -152,3 +164,73 @@ def test_random_split_covers_everything_once(cifar_like):
     split = random_split(cifar_like, query_share=0.05, seed=1)
     assert len(split.query) == 3_000
     assert np.array_equal(np.sort(np.concatenate([split.query, split.database])), np.arange(60_000))
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\xff", "path,labels\nä.png,x\n".encode("latin-1")])
+def test_a_manifest_that_is_no_text_is_named(tmp_path, content):
+    (tmp_path / "m.csv").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"m\.csv is not a CSV file of UTF-8 text"):
+        load_manifest(tmp_path / "m.csv")
+
+
+def test_a_manifest_that_cannot_be_opened_is_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"cannot read .*none\.csv: No such file"):
+        load_manifest(tmp_path / "none.csv")
+
+
+def labelled(targets, class_names="abc"):
+    targets = np.array(targets)
+    pixels = np.zeros((len(targets), 1, 1, 3), np.uint8)
+    return LabelledImages(pixels, targets, list(class_names), [str(i) for i in range(len(targets))])
+
+
+def split_of(query, training, **fields):
+    return RetrievalSplit("random", np.array(query, int), np.array(training, int), np.array(training, int), **fields)
+
+
+ONE_LABEL = [0, 1, 2, 0, 1, 2]
+MULTI_HOT = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 0, 1]]
+
+
+@pytest.mark.parametrize("targets", [ONE_LABEL, MULTI_HOT, np.array(MULTI_HOT, bool)])
+def test_a_split_with_all_classes_in_training_and_a_relevant_image_is_accepted(targets):
+    check_split(labelled(targets), split_of([0], [1, 2, 3]))
+    check_split(labelled(targets), split_of([0, 2], [1, 3], unseen=(2,)))
+
+
+@pytest.mark.parametrize("targets", [ONE_LABEL, MULTI_HOT])
+@pytest.mark.parametrize(
+    ("query", "training", "names", "message"),
+    [
+        ([2, 5], [0, 1, 3, 4], "abc", r"class 'c' \(4 training images, 2 queries\): use more"),
+        ([0], [1, 2, 3, 4, 5], "abcd", "class 'd'"),
+        ([0, 1], [], "abc", "class 'a', 'b', 'c'"),
+        ([], [0, 1, 2, 3], "abc", r"no query shares a label .*\(0 queries, 4 images in the database\): use more"),
+    ],
+)
+def test_a_class_without_training_images_and_queries_without_relevant_ones_are_named(
+    targets, query, training, names, message
+):
+    targets = np.array(targets)
+    if targets.ndim == 2:
+        targets = np.hstack([targets, np.zeros((6, len(names) - 3), int)])
+    with pytest.raises(DatasetError, match=message):
+        check_split(labelled(targets, names), split_of(query, training), mend="use more")
+
+
+def test_queries_of_unseen_classes_alone_need_them_in_the_database():
+    with pytest.raises(DatasetError, match="no query shares a label"):
+        check_split(labelled(ONE_LABEL), split_of([2, 5], [0, 1, 3], unseen=(2,)))
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_every_protocol_is_a_task(cifar_like, protocol):
+    split = split_cifar10(cifar_like, protocol)
+    check_split(cifar_like, split)
+    assert len(split.unseen) == (3 if protocol == "cifar10-unseen" else 0)
+
+
+def test_a_label_that_no_image_has_is_named(cifar_like):
+    images = dataclasses.replace(cifar_like, class_names=[*cifar_like.class_names, "unicorn"])
+    with pytest.raises(DatasetError, match="'unicorn'"):
+        check_split(images, split_cifar10(images, "cifar10-1"))
