@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import HashingLoss, TrainingSetMemory, shared_labels, signs
+from .class_codes import likely_class_codes
 from .coordinate_descent import descend_codes, ridge_classifier
-from .hadamard import hash_centers
-from .pairwise import pair_likelihood
+from .memory_likelihood import mean_likelihood
 
 __all__ = ["ADSH", "DSDH", "GreedyHash"]
 
@@ -46,8 +46,8 @@ class DSDH(HashingLoss):
             instead of the whole training set: cheaper, and fresher while a network without pretraining changes fast.
             0 for all.
         centers: an image that step 2 has not reached yet has as its code not sign(u_i), but the signs of the sum of its
-            classes' ``hash_centers``: a direction from the first batch on for a network without pretraining. Step 2
-            then goes on from the logits as ever. A large mu / eta keeps the codes of a class together.
+            classes' ``likely_class_codes``: a direction from the first batch on for a network without pretraining.
+            Step 2 then goes on from the logits as ever. A large mu / eta keeps the codes of a class together.
 
     Buffers: ``memory.U``, ``memory.Y``, ``memory.seen``; ``B (n_train, n_bits)`` of -1 and +1, rows not seen yet 0;
     ``W (n_bits, n_classes)``, the last one solved; ``recent (columns,)``, the indices seen last, -1 for none yet.
@@ -94,7 +94,7 @@ class DSDH(HashingLoss):
         self.register_buffer("B", torch.zeros(n_train, n_bits))
         self.register_buffer("W", torch.zeros(n_bits, n_classes))
         self.register_buffer("recent", torch.full((min(columns, n_train),), -1))
-        first = hash_centers(n_classes, n_bits) if centers else torch.zeros(0, n_bits)
+        first = likely_class_codes(n_classes, n_bits) if centers else torch.zeros(0, n_bits)
         self.register_buffer("first_codes", first, persistent=False)
 
     def _start_epoch(self, epoch: int, epochs: int) -> None:
@@ -107,21 +107,19 @@ class DSDH(HashingLoss):
         if self.training:
             self.memory.write(indices, logits, multi_hot)
         codes = self._codes(logits, multi_hot, indices)
-        likelihood = pair_likelihood(*self._pairs(logits, multi_hot, indices)).mean()
+        likelihood = mean_likelihood(logits, multi_hot, *self._others(indices))
         return likelihood + self.eta / self.n_train * (logits - codes).square().sum(1).mean()
 
-    def _pairs(self, logits: Tensor, multi_hot: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Theta and s of the pairs of the batch with the images of the memory that it is compared with."""
+    def _others(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and labels of the images of the memory that the batch is compared with."""
         if not len(self.recent):
-            # A copy: the next batch overwrites rows of U, which may come before this one's backward.
-            return logits @ self.memory.U.to(logits.dtype, copy=True).T / 2, self.memory.similar(multi_hot)
+            return self.memory.U, self.memory.Y
         recent = torch.cat([indices, self.recent[~torch.isin(self.recent, indices)]])
         recent = recent[: max(len(self.recent), len(indices))]
         if self.training:
             self.recent[: len(recent)] = recent[: len(self.recent)]
         known = recent[recent >= 0]
-        similar = shared_labels(multi_hot, self.memory.Y[known].to(logits.dtype)) > 0
-        return logits @ self.memory.U[known].to(logits.dtype).T / 2, similar
+        return self.memory.U[known], self.memory.Y[known]
 
     def _codes(self, logits: Tensor, multi_hot: Tensor, indices: Tensor) -> Tensor:
         if not self.solves_codes:
@@ -197,9 +195,12 @@ class ADSH(HashingLoss):
             self.memory.write(indices, u, multi_hot)
             self.V[indices] = own.to(self.V.dtype)
         seen = self.memory.seen.to(u.dtype)
-        similarity = self._similarity(self.memory.similar(multi_hot), seen)
-        errors = (u @ self.V.to(u.dtype, copy=True).T - self.n_bits * similarity).square() * seen
-        return errors.mean() + self.gamma / self.n_train * (own - u).square().sum(1).mean()
+        similarity = self._similarity(self.memory.similar(multi_hot), seen) * seen
+        # The square of each error multiplied out, so that u meets V'V and S V in place of all N codes; unseen v are 0.
+        codes = self.V.to(u.dtype)
+        squares = ((u @ (codes.T @ codes)) * u).sum() - 2 * self.n_bits * (u * (similarity @ codes)).sum()
+        errors = (squares + self.n_bits**2 * similarity.square().sum()) / similarity.numel()
+        return errors + self.gamma / self.n_train * (own - u).square().sum(1).mean()
 
     def _similarity(self, similar: Tensor, counts: Tensor) -> Tensor:
         """S of the pairs, each of which counts as often as `counts` says."""

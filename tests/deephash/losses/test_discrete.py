@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from deephash.losses import ADSH, DSDH
 from deephash.losses.base import signs
+from deephash.losses.class_codes import likely_class_codes
 from deephash.losses.coordinate_descent import descend_codes, ridge_classifier
-from deephash.losses.hadamard import hash_centers
 
 N_TRAIN, N_CLASSES = 30, 3
 
@@ -253,7 +253,7 @@ def test_centers_are_the_codes_until_the_first_descent():
     logits, labels, indices = problem(7)
     loss = DSDH(6, N_CLASSES, N_TRAIN, mu=1e6, nu=1e5, centers=True).double()
     loss(logits, labels, indices)
-    want = signs(labels.double() @ hash_centers(N_CLASSES, 6).double())
+    want = signs(labels.double() @ likely_class_codes(N_CLASSES, 6).double())
     assert torch.equal(loss.B[indices], want)
     assert not torch.equal(want, signs(logits))
     loss.start_epoch(1, 2)
