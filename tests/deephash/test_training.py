@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -49,15 +51,17 @@ def test_learned_codes_tell_classes_apart(data, loss):
     assert distances[same.numpy()].mean() + 1 < distances[~same.numpy()].mean()
 
 
+class Stop(Exception):
+    pass
+
+
+def stop_after_two(report):
+    if report.epoch == 2:
+        raise Stop
+
+
 @pytest.mark.parametrize("loss", ["dsdh", "hashnet", "greedyhash"])
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(data, loss, tmp_path):
-    class Stop(Exception):
-        pass
-
-    def stop_after_two(report):
-        if report.epoch == 2:
-            raise Stop
-
     undisturbed = run(data, CONFIG, loss)
     with pytest.raises(Stop):
         run(data, CONFIG, loss, checkpoint=tmp_path / "run.pt", on_epoch=stop_after_two)
@@ -144,3 +148,99 @@ def test_validation_is_reported_and_does_not_change_training(data):
     )
     assert [report.validation["map"] for report in reports] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
     assert torch.equal(weights(with_validation), weights(run(data, CONFIG)))
+
+
+def test_dropout_is_resumed_exactly_too(data, tmp_path):
+    inputs, targets = data
+
+    def with_dropout(**options):
+        network, criterion = make()
+        network.insert(1, nn.Dropout(0.5))
+        return train(network, criterion, inputs, targets, np.arange(N), CONFIG, **options)
+
+    undisturbed = with_dropout()
+    with pytest.raises(Stop):
+        with_dropout(checkpoint=tmp_path / "run.pt", on_epoch=stop_after_two)
+    torch.rand(17)
+    assert torch.equal(weights(with_dropout(checkpoint=tmp_path / "run.pt")), weights(undisturbed))
+
+
+def test_a_checkpoint_that_knows_fewer_settings_has_the_others_at_their_defaults(data, tmp_path):
+    def forget_patience(value):
+        values = torch.load(tmp_path / "run.pt", weights_only=True)
+        config = json.loads(values["config"])
+        del config["patience"], values["best"]
+        torch.save(values | {"config": json.dumps(config | value)}, tmp_path / "run.pt")
+
+    with pytest.raises(Stop):
+        run(data, CONFIG, checkpoint=tmp_path / "run.pt", on_epoch=stop_after_two)
+    forget_patience({})
+    assert torch.equal(weights(run(data, CONFIG, checkpoint=tmp_path / "run.pt")), weights(run(data, CONFIG)))
+    forget_patience({"of_a_later_version": 1})
+    with pytest.raises(TrainingError, match="another configuration"):
+        run(data, CONFIG, checkpoint=tmp_path / "run.pt")
+
+
+PATIENT = TrainConfig(**{**vars(CONFIG), "patience": 2})
+MAPS = [0.1, 0.5, 0.4, 0.5, 0.9, 0.9]
+
+
+class Curve:
+    """Validation by a given curve of mAP; keeps the averaged weights of each epoch."""
+
+    def __init__(self, maps):
+        self.maps, self.weights = maps, {}
+
+    def __call__(self, network, epoch):
+        self.weights[epoch] = weights(network)
+        return {"map": self.maps[epoch]}
+
+
+@pytest.mark.parametrize(
+    ("maps", "n_epochs", "best"),
+    [(MAPS, 4, 1), ([0.1, 0.5, 0.4, 0.6, 0.5, 0.5], 6, 3), ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 6, 5), ([0.0] * 6, 3, 0)],
+)
+def test_patience_stops_after_so_many_epochs_without_a_better_map_and_returns_the_best(data, maps, n_epochs, best):
+    curve, reports = Curve(maps), []
+    trained = run(data, PATIENT, validate=curve, on_epoch=reports.append)
+    assert [report.epoch for report in reports] == list(range(1, n_epochs + 1))
+    assert reports[-1].best_epoch == best + 1
+    assert torch.equal(weights(trained), curve.weights[best])
+    assert not trained.training
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2, 3, 4])
+def test_patience_is_resumed_exactly(data, tmp_path, stopped_after):
+    def stop(report):
+        if report.epoch == stopped_after:
+            raise Stop
+
+    undisturbed = run(data, PATIENT, validate=Curve(MAPS))
+    with pytest.raises(Stop):
+        run(data, PATIENT, validate=Curve(MAPS), checkpoint=tmp_path / "run.pt", on_epoch=stop)
+    seen = []
+    resumed = run(
+        data, PATIENT, validate=Curve(MAPS), checkpoint=tmp_path / "run.pt",
+        on_epoch=lambda report: seen.append((report.epoch, report.best_epoch)),
+    )  # fmt: skip
+    assert seen == [(epoch, 2) for epoch in range(stopped_after + 1, 5)]
+    assert torch.equal(weights(resumed), weights(undisturbed))
+
+
+def test_patience_needs_something_to_wait_for(data):
+    with pytest.raises(ValueError, match="patience is 2, but nothing is validated"):
+        run(data, PATIENT)
+    with pytest.raises(ValueError, match=r"validate returned no map: \{'loss': 1\}"):
+        run(data, PATIENT, validate=lambda network, epoch: {"loss": 1})
+    with pytest.raises(ValueError, match="patience is 0: use 1 epoch or more"):
+        TrainConfig(patience=0)
+
+
+def test_bf16_is_off_on_a_cpu_unless_asked_for(data):
+    if torch.cuda.is_available():
+        pytest.skip("a GPU decides otherwise")
+    on, off, default = (weights(run(data, TrainConfig(epochs=1, bf16=bf16))) for bf16 in (True, False, None))
+    assert torch.equal(default, off)
+    assert not torch.equal(on, off)
+    assert torch.allclose(on, off, atol=0.02)
+    assert on.dtype == torch.float32
