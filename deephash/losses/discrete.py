@@ -194,12 +194,16 @@ class ADSH(HashingLoss):
         if self.training:
             self.memory.write(indices, u, multi_hot)
             self.V[indices] = own.to(self.V.dtype)
+        # S depends on the labels only: one row for each combination of labels in the batch. The squares are multiplied
+        # out, so that u meets V'V and S V in place of all N codes; rows of V not seen yet are 0.
+        labels, which = torch.unique(multi_hot, dim=0, return_inverse=True)
+        counts = torch.bincount(which, minlength=len(labels)).to(u.dtype)
         seen = self.memory.seen.to(u.dtype)
-        similarity = self._similarity(self.memory.similar(multi_hot), seen) * seen
-        # The square of each error multiplied out, so that u meets V'V and S V in place of all N codes; unseen v are 0.
+        similarity = self._similarity(self.memory.similar(labels), counts.unsqueeze(1) * seen) * seen
         codes = self.V.to(u.dtype)
-        squares = ((u @ (codes.T @ codes)) * u).sum() - 2 * self.n_bits * (u * (similarity @ codes)).sum()
-        errors = (squares + self.n_bits**2 * similarity.square().sum()) / similarity.numel()
+        products = ((u @ (codes.T @ codes)) * u).sum() - 2 * self.n_bits * (u * (similarity @ codes)[which]).sum()
+        constant = self.n_bits**2 * (counts @ similarity.square()).sum()
+        errors = (products + constant) / (len(u) * self.n_train)
         return errors + self.gamma / self.n_train * (own - u).square().sum(1).mean()
 
     def _similarity(self, similar: Tensor, counts: Tensor) -> Tensor:

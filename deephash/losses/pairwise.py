@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import HashingLoss, TrainingSetMemory, other_pairs, shared_labels, signs
+from .memory_likelihood import mean_likelihood
 
 __all__ = ["DCH", "DHN", "DPSH", "DSH", "HashNet", "pair_likelihood"]
 
@@ -52,9 +53,7 @@ class DPSH(HashingLoss):
         multi_hot = self._multi_hot(targets, logits.dtype)
         if self.training:
             self.memory.write(indices, logits, multi_hot)
-        # A copy: the next batch overwrites rows of U, which may come before this one's backward.
-        theta = logits @ self.memory.U.to(logits.dtype, copy=True).T / 2
-        likelihood = pair_likelihood(theta, self.memory.similar(multi_hot)).mean()
+        likelihood = mean_likelihood(logits, multi_hot, self.memory.U, self.memory.Y)
         quantization = (logits - signs(logits)).square().sum(1).mean()
         return likelihood + self.eta / self.n_train * quantization
 
