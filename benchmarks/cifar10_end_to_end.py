@@ -9,16 +9,25 @@ queries are looked at once, after the last epoch.
 
 import argparse
 import json
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 from benchmarks.cifar10 import CACHE
+from benchmarks.cifar10_from_scratch import mirrored_quality
 from benchmarks.record import RESULTS, conditions
 from deephash.augmentation import Augmentation
-from deephash.datasets import PROTOCOLS, load_cifar10, split_cifar10
+from deephash.datasets import PROTOCOLS, LabelledImages, RetrievalSplit, load_cifar10, split_cifar10
 from deephash.losses import LOSSES
-from deephash.supervised import RunConfig, train_model
+from deephash.supervised import RunConfig, hold_out, train_model
 from deephash.training import EpochReport, TrainConfig
+
+LOSS_OPTIONS: dict[str, dict[str, Any]] = {"dsdh": {"mu": 1e3, "nu": 1e2}}
+_VALIDATION_HELP = "hold so much of the training set out and judge on it: to choose settings; writes no result"
 
 
 def main() -> None:
@@ -26,15 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--method", choices=sorted(LOSSES), default="dsdh")
-    parser.add_argument("--loss-options", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--loss-options", type=json.loads, metavar="JSON", help="instead of those of the recipe")
     parser.add_argument("--bits", type=int, default=48)
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="cifar10-1")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=14)
-    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--size", type=int, default=160, metavar="PIXELS")
+    parser.add_argument("--frozen-stages", type=int, default=2, metavar="N", help="stay as they are, with the stem")
+    parser.add_argument("--head-epochs", type=int, default=30, help="of the hash layer alone, before the backbone's")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--backbone-lr", type=float, default=5e-4)
+    parser.add_argument("--lr", type=float, default=2e-3, help="of the hash layer")
+    parser.add_argument("--backbone-lr", type=float, default=1.5e-4)
+    parser.add_argument("--validation", type=float, default=0.0, metavar="SHARE", help=_VALIDATION_HELP)
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
     name = f"{options.protocol}-{options.method}-{options.bits}-{options.seed}"
@@ -42,34 +54,59 @@ def main() -> None:
         loss=options.method,
         n_bits=options.bits,
         image_size=options.size,
-        loss_options=options.loss_options,
-        augmentation=Augmentation(min_area=0.5, colour=0.3, cutout=0.25),
+        frozen_stages=options.frozen_stages,
+        head_epochs=options.head_epochs,
+        loss_options=LOSS_OPTIONS.get(options.method, {}) if options.loss_options is None else options.loss_options,
+        augmentation=Augmentation(min_area=0.5, colour=0.2, cutout=0.25),
         training=TrainConfig(
             epochs=options.epochs,
             batch_size=options.batch_size,
             lr=options.lr,
             backbone_lr=options.backbone_lr,
             weight_decay=1e-2,
-            averaging=0.995,
+            warmup_epochs=0.5,
+            averaging=0.99,
+            bf16=True,
             seed=options.seed,
         ),
     )
     images = load_cifar10(options.data)
     split = split_cifar10(images, options.protocol, seed=options.seed)
+    if options.validation:
+        split = _validation_split(images, split, options.validation)
+        name = f"{split.protocol}-{options.method}-{options.bits}-{options.seed}"
     CACHE.mkdir(exist_ok=True)
-    result = train_model(images, split, config, checkpoint=CACHE / f"{name}.pt", on_epoch=_print_epoch)
-    path = RESULTS / "cifar10-end-to-end" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = CACHE / f"{name}.pt"
+    started = time.monotonic()
+    result = train_model(images, split, config, name=name, checkpoint=checkpoint, on_epoch=_print_epoch)
     content = {
         "config": asdict(config),
+        "protocol": split.protocol,
+        "threads": torch.get_num_threads(),
+        "seconds": result.epochs[-1].seconds,
+        "seconds_of_all": round(time.monotonic() - started),
         "quality": result.quality.to_dict(),
+        "quality_mirrored": mirrored_quality(result.model, images, split, config).to_dict(),
         "epochs": [asdict(report) for report in result.epochs],
         "conditions": conditions(),
     }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(f"{name}: mAP {result.quality.map:.4f}; {path}")
+    mirrored = content["quality_mirrored"]["map"]
+    print(f"{name}: mAP {result.quality.map:.4f}, with mirror images {mirrored:.4f}, {content['seconds']:.0f} s")
+    if not options.validation:
+        path = RESULTS / "cifar10-end-to-end" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    checkpoint.unlink(missing_ok=True)
     if options.model:
         result.model.save(options.model, half=True)
+
+
+def _validation_split(images: LabelledImages, split: RetrievalSplit, share: float) -> RetrievalSplit:
+    """Returns a split within the training set: one half of a share held out are the queries, the other the database."""
+    learned, held_out = hold_out(images, split.training, share, seed=0)
+    order = np.random.default_rng(0).permutation(held_out)
+    query, database = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    return replace(split, protocol=f"{split.protocol}-validation", query=query, training=learned, database=database)
 
 
 def _print_epoch(report: EpochReport) -> None:

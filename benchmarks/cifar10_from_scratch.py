@@ -27,6 +27,7 @@ from benchmarks.record import RESULTS, conditions
 from deephash.augmentation import Augmentation
 from deephash.datasets import LabelledImages, RetrievalSplit, load_cifar10, split_cifar10
 from deephash.evaluation import RetrievalReport, evaluate_codes
+from deephash.inference import inference_copy
 from deephash.inputs import ImageInputs, compute_logits
 from deephash.losses import LOSSES
 from deephash.model import HashModel
@@ -54,7 +55,7 @@ def main() -> None:
         print(f"going on from {checkpoint}", flush=True)
     result = train_model(images, split, config, name=name, checkpoint=checkpoint, on_epoch=_print_epoch)
     started = time.monotonic()
-    mirrored = _mirrored_quality(result.model, images, split, config)
+    mirrored = mirrored_quality(result.model, images, split, config)
     content = {
         "config": asdict(config),
         "database_is_training_set": True,
@@ -139,12 +140,14 @@ def _part(split: RetrievalSplit, options: argparse.Namespace) -> RetrievalSplit:
     return replace(split, protocol="cifar10-2-part", query=query, training=training, database=training)
 
 
-def _mirrored_quality(
+def mirrored_quality(
     model: HashModel, images: LabelledImages, split: RetrievalSplit, config: RunConfig
 ) -> RetrievalReport:
+    """Returns the quality of codes from the mean of the logits of an image and of its mirror image."""
     both = np.concatenate([split.query, split.database])
+    network = inference_copy(model, model.input_spec.size).to(memory_format=torch.channels_last)
     logits = [
-        compute_logits(model, ImageInputs(pixels, model.input_spec, Augmentation()), both, bf16=config.training.bf16)
+        compute_logits(network, ImageInputs(pixels, model.input_spec, Augmentation()), both, bf16=config.training.bf16)
         for pixels in (images.pixels, images.pixels[:, :, ::-1])
     ]
     codes = pack_bits(logits[0] + logits[1] > 0)
