@@ -77,10 +77,10 @@ def slow_report(distances, shared, exclude, n_bits, graded):
     multi_label=st.booleans(),
     with_exclude=st.booleans(),
     block=st.sampled_from([(1, 1, 1), (100, 20, 7), (1 << 20, 1 << 17, 1 << 16)]),
-    merge_below=st.sampled_from([0.0, 2.0]),
+    repeats=st.sampled_from([1, 2, 1000]),
     legacy=st.sampled_from(["deephash-pytorch", "hashnet"]),
 )
-def test_the_report_on_codes_equals_slow_loops(seed, n_bits, multi_label, with_exclude, block, merge_below, legacy):
+def test_the_report_on_codes_equals_slow_loops(seed, n_bits, multi_label, with_exclude, block, repeats, legacy):
     rng = np.random.default_rng(seed)
     n_queries, n_database = rng.integers(1, 8), rng.integers(10, 50)
     noise = rng.choice([0.01, 0.2])
@@ -100,7 +100,7 @@ def test_the_report_on_codes_equals_slow_loops(seed, n_bits, multi_label, with_e
         patch.setattr(evaluate, "_BLOCK_CELLS", block[0])
         patch.setattr(counting, "_CELLS", block[1])
         patch.setattr(counting, "_TILE", block[2])
-        patch.setattr(counting, "_MERGE_BELOW", merge_below)
+        patch.setattr(counting, "_REPEATS", repeats)
         report = evaluate_codes(
             query_codes,
             database_codes,
