@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=26)
     parser.add_argument("--batch-size", type=int, default=1_000)
-    parser.add_argument("--lr", type=float, default=0.02, help="of AdamW: the hash layer and all biases")
+    parser.add_argument("--lr", type=float, default=0.05, help="of AdamW: the hash layer and all biases")
     parser.add_argument("--backbone-lr", type=float, default=0.2, help="of Muon: the convolutions")
     parser.add_argument("--shift", type=int, default=2, metavar="PIXELS")
     parser.add_argument("--cutout", type=float, default=0.0, metavar="SHARE")
@@ -111,6 +111,7 @@ def _config(options: argparse.Namespace) -> RunConfig:
         backbone="cifar_resnet",
         pretrained=False,
         image_size=32,
+        hash_layer_scale=0.05,
         validation_share=options.validation,
         loss_options=LOSS_OPTIONS.get(options.method, {}) if chosen is None else chosen,
         augmentation=Augmentation(min_area=1.0, colour=0.0, cutout=options.cutout, shift=options.shift),

@@ -45,7 +45,8 @@ class RunConfig:
     mAP after each epoch (0: none); queries are never looked at. ``loss_options`` go to the loss. ``frozen_stages``: the
     stem and so many stages of the backbone, and the statistics of all its batch norms, stay as they are, which trains
     faster (``fine_tuning``); None trains everything. ``head_epochs``: the hash layer learns on the features of the
-    untouched backbone first, so that the backbone is not led astray by a random one.
+    untouched backbone first, so that the backbone is not led astray by a random one. ``hash_layer_scale``: deviation of
+    the hash layer's first weights; a small one lets a backbone without pretraining learn faster.
     """
 
     loss: str = "dsdh"
@@ -55,6 +56,7 @@ class RunConfig:
     image_size: int = 96
     frozen_stages: int | None = None
     head_epochs: int = 0
+    hash_layer_scale: float = 1.0
     validation_share: float = 0.0
     loss_options: dict[str, Any] = field(default_factory=dict)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -172,8 +174,8 @@ def _network(config: RunConfig) -> tuple[HashModel, InputSpec]:
     torch.manual_seed(config.training.seed)
     backbone = create_backbone(config.backbone, pretrained=config.pretrained)
     spec = replace(backbone.input_spec, size=config.image_size, resize=config.image_size)
-    # Features have unit length; weights of this size give logits of about unit size at the start.
-    weight = torch.randn(config.n_bits, backbone.n_features).numpy()
+    # Features have unit length; weights of unit size give logits of about unit size at the start.
+    weight = config.hash_layer_scale * torch.randn(config.n_bits, backbone.n_features).numpy()
     bias = np.zeros(config.n_bits, np.float32)
     backbone = replace(backbone, weights="trained")
     network = HashModel(backbone, weight, bias, name="untrained", method=config.loss, input_spec=spec)
