@@ -108,9 +108,9 @@ def dch(u, y, *, gamma, weight):
     return balanced(alike, unlike) + weight * sum(q) / len(q)
 
 
-def mihash(u, y, *, n_bins):
+def mihash(u, y, *, n_bins, sharpness):
     n_bits, n = len(u[0]), len(u)
-    h = [[2 * sigmoid(x) - 1 for x in row] for row in u]
+    h = [[2 * sigmoid(sharpness * x) - 1 for x in row] for row in u]
 
     def entropy(p):
         return -sum(x * math.log2(x) for x in p if x > 0)

@@ -37,7 +37,7 @@ def expected(name, loss, u, y, labels, indices):
         "dsh": {"margin": 2.0 * N_BITS, "alpha": 0.01},
         "hashnet": {"alpha": 10 / N_BITS, "beta": float(loss.beta) if name == "hashnet" else None},
         "dch": {"gamma": 20.0, "weight": 0.1},
-        "mihash": {"n_bins": N_BITS // 2},
+        "mihash": {"n_bins": N_BITS // 2, "sharpness": 10.0},
         "dtsh": {"margin": N_BITS / 2, "eta": 100 / 22_500},
     }
     if name in simple:

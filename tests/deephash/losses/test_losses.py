@@ -131,7 +131,8 @@ def test_value_and_gradient_are_finite(name, batch, values):
 def test_a_batch_counts_as_much_as_a_smaller_one(name):
     # Eight times the images of the same kind: a sum over the batch would be 8 or 64 times as large.
     small, large = (random_batch(n, seed=3) for n in (5, 40))
-    loss = make(name)
+    # Sharp histograms of five random codes find information in noise.
+    loss = make(name, **({"sharpness": 1.0} if name == "mihash" else {}))
     ratio = loss.eval()(*large).item() / loss.eval()(*small).item()
     assert 1 / 3 < ratio < 3
 
