@@ -9,6 +9,7 @@ queries are looked at once, after the last epoch.
 
 import argparse
 import json
+import statistics
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -107,6 +108,33 @@ def _validation_split(images: LabelledImages, split: RetrievalSplit, share: floa
     order = np.random.default_rng(0).permutation(held_out)
     query, database = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
     return replace(split, protocol=f"{split.protocol}-validation", query=query, training=learned, database=database)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Returns one row for each protocol, method, length and start of the training: means over the seeds."""
+    runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        config = result["config"]
+        start = config["backbone"] + (", ImageNet" if config["pretrained"] else ", from scratch")
+        key = (result["protocol"], start, config["image_size"], config["loss"], config["n_bits"])
+        runs.setdefault(key, []).append(result)
+    lines = [
+        "| protocol | method | bits | backbone | pixels | mAP@all | with mirror images | seeds | training, a run |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (protocol, start, size, method, n_bits), group in sorted(runs.items()):
+        maps = [[run[quality]["map"] for run in group] for quality in ("quality", "quality_mirrored")]
+        minutes = statistics.mean(run["seconds"] for run in group) / 60
+        cores = {run["conditions"]["cores"] for run in group}
+        time = f"{minutes:.0f} min on {'/'.join(map(str, sorted(cores)))} cores"
+        cells = [f"`{protocol}`", method, n_bits, start, size, *map(_mean, maps), len(group), time]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _mean(values: list[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{deviation}"
 
 
 def _print_epoch(report: EpochReport) -> None:

@@ -58,6 +58,7 @@ def main() -> None:
     mirrored = mirrored_quality(result.model, images, split, config)
     content = {
         "config": asdict(config),
+        "protocol": split.protocol,
         "database_is_training_set": True,
         "training_images": len(split.training),
         "threads": torch.get_num_threads(),
