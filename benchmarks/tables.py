@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cifar10, copies, first_use, general, startup
+from benchmarks import cifar10, copies, evaluation, first_use, general, startup
 from benchmarks.record import RESULTS
 
 README = Path(__file__).parents[1] / "README.md"
 _TABLES: dict[str, Callable[[Any], str]] = {
     "cifar10": cifar10.table,
     "copies": copies.table,
+    "evaluation": evaluation.table,
     "general": general.table,
     "startup": startup.table,
     "first_use": first_use.table,

@@ -39,7 +39,7 @@ class LevelCounts:
     @cached_property
     def n(self) -> _Ints:
         """Items, (B, L)."""
-        return np.asarray(self.counts.sum(axis=2))
+        return np.asarray(np.einsum("blg->bl", self.counts))
 
     @cached_property
     def p(self) -> _Ints:
@@ -74,9 +74,9 @@ class LevelCounts:
 
         AP@k sums P@i over the relevant positions i <= k and divides by min(R, k).
         """
-        rows, columns, taken = self._reached(k)
-        n, p = self.n[rows, columns], self.p[rows, columns]
-        n_before, p_before = self._n_before[rows, columns], self._p_before[rows, columns]
+        rows, reached, taken = self._reached(k)
+        n, p = self.n[reached], self.p[reached]
+        n_before, p_before = self._n_before[reached], self._p_before[reached]
         expected = _weighted_precision_sums(n, p, p, n_before, p_before, taken, sums)
         # Relevant items first, or last, behind the others of the level.
         best, first = np.minimum(p, taken), n_before
@@ -100,14 +100,14 @@ class LevelCounts:
 
     def weighted_average_precisions(self, k: int, sums: PositionSums) -> _Floats:
         """Expected WAP@k, (B,): as AP@k, with ACG@i in the place of P@i."""
-        rows, columns, taken = self._reached(k)
+        rows, reached, taken = self._reached(k)
         gain_before = np.cumsum(self.gain, axis=1) - self.gain
         terms = _weighted_precision_sums(
-            self.n[rows, columns],
-            self.p[rows, columns],
-            self.gain[rows, columns],
-            self._n_before[rows, columns],
-            gain_before[rows, columns],
+            self.n[reached],
+            self.p[reached],
+            self.gain[reached],
+            self._n_before[reached],
+            gain_before[reached],
             taken,
             sums,
         )
@@ -151,11 +151,11 @@ class LevelCounts:
         """A level cut by k gives its values in proportion."""
         return np.asarray((values * (self._taken(k) / np.maximum(self.n, 1))).sum(axis=1))
 
-    def _reached(self, k: int) -> tuple[_Ints, _Ints, _Ints]:
-        """Row and column of the levels that add to AP@k, and how many of their positions count."""
+    def _reached(self, k: int) -> tuple[_Ints, NDArray[np.bool_], _Ints]:
+        """Row of each level that adds to AP@k, these levels as a mask (B, L), and how many positions of each count."""
         taken = self._taken(k)
-        rows, columns = np.nonzero((self.p > 0) & (taken > 0))
-        return rows, columns, taken[rows, columns]
+        reached = (self.p > 0) & (taken > 0)
+        return np.nonzero(reached)[0], reached, taken[reached]
 
 
 def _weighted_precision_sums(
