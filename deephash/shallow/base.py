@@ -46,8 +46,8 @@ class ShallowHash:
                 row. Not looked at by a method that is not `supervised`.
 
         Raises:
-            ValueError: features of wrong shape or type, too few, all equal, or with a NaN or an infinite value;
-                targets that are missing, do not fit, or put all samples into one class.
+            ValueError: features of wrong shape or type, too few, with a NaN or an infinite value, or, but for LSH and
+                FlyHash, all equal; targets that are missing, do not fit, or are all the same.
         """
         x = np.asarray(features)
         _check_kind(x)

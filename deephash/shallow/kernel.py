@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Floats, column_mean
+from .base import ROWS, Floats, column_mean
 
 __all__ = ["AnchorKernel"]
 
@@ -25,23 +25,28 @@ class AnchorKernel:
         self._mean = column_mean(self.anchors)
         self._centred = self.anchors - self._mean
         self._squares = np.square(self._centred).sum(axis=1)
-        distances = self._squared_distances(x)
-        variance = float(distances.mean(dtype=np.float64))
+        lengths = np.concatenate([np.square(rows - self._mean).sum(axis=1) for rows in _blocks(x)])
+        # The mean over all pairs: the products of centred anchors with anything cancel.
+        variance = float(lengths.mean(dtype=np.float64) + self._squares.mean(dtype=np.float64))
         # A mean rounded to float32 is no distance at all.
         rounding = float(np.square(np.finfo(np.float32).eps * self._mean.astype(np.float64)).sum())
-        if variance <= 8 * rounding or variance == 0:
+        if variance <= 8 * rounding:
             raise ValueError(f"all {len(x)} features are equal: there is nothing to learn from")
         self.sigma = variance**0.5
 
     def __call__(self, x: Floats) -> Floats:
         """Kernel values (N, m) float32 of x (N, D)."""
-        values = self._squared_distances(x)
-        values *= np.float32(-0.5 / self.sigma**2)
-        return np.exp(values, out=values)
+        values = np.empty((len(x), len(self.anchors)), np.float32)
+        for rows, out in zip(_blocks(x), _blocks(values), strict=True):
+            centred = rows - self._mean
+            np.matmul(centred, -2 * self._centred.T, out=out)
+            out += np.square(centred).sum(axis=1)[:, None]
+            out += self._squares
+            np.maximum(out, 0, out=out)
+            out *= np.float32(-0.5 / self.sigma**2)
+            np.exp(out, out=out)
+        return values
 
-    def _squared_distances(self, x: Floats) -> Floats:
-        centred = x - self._mean
-        distances = centred @ (-2 * self._centred.T)
-        distances += np.square(centred).sum(axis=1)[:, None]
-        distances += self._squares
-        return np.maximum(distances, 0, out=distances)
+
+def _blocks(x: Floats) -> list[Floats]:
+    return [x[start : start + ROWS] for start in range(0, len(x), ROWS)]

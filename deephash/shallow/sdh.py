@@ -21,7 +21,7 @@ class SDH(ShallowHash):
     ``J = ||Y - B W||^2 + lam ||W||^2 + nu (||B - Phi P||^2 + ridge ||P||^2)`` over W, P and B in {-1, +1}; Phi holds
     the kernel values of each image at the anchors, and a one. Three steps in turn, none of which raises J:
 
-    1. B from where it is, by discrete cyclic coordinate descent towards ``Y W' + nu Phi P``, as in DSDH;
+    1. B by discrete cyclic coordinate descent towards ``Y W' + nu Phi P``, as in DSDH;
     2. W in closed form, ``(B'B + lam I)^-1 B'Y``;
     3. P in closed form, ``(Phi'Phi + ridge I)^-1 Phi'B``.
 
@@ -40,8 +40,9 @@ class SDH(ShallowHash):
 
     Source: Shen, Shen, Liu, Shen, "Supervised discrete hashing", CVPR 2015, equation 4 with the L2 loss and algorithm
     1; 1,000 anchors, 5 iterations, lam = 1, nu = 1e-5 and ridge = 0.01 from the authors' code for CIFAR-10.
-    Deviations: sigma as in ``AnchorKernel`` (theirs, 0.4, is for one kind of feature); the descent starts from the B of
-    the moment, where that code starts it from zeros and J may rise; it has no early stop.
+    Deviations: sigma as in ``AnchorKernel`` (theirs, 0.4, is for one kind of feature); the descent starts from zeros,
+    as in that code, and also from the B of the moment, so that J never rises, and each image keeps the better of the
+    two; the rounds never stop early.
     """
 
     supervised: ClassVar[bool] = True
@@ -108,9 +109,13 @@ def _ridge(gram: _Doubles, right: _Doubles, weight_decay: float) -> _Doubles:
 
 
 def _descend(codes: _Doubles, linear: _Doubles, gram: _Doubles) -> _Doubles:
+    """Step 1: row by row the better of the descents from `codes` and from zeros."""
     # Imported here: torch is heavy, and the other methods go without.
     import torch
 
     from ..losses.coordinate_descent import descend_codes
 
-    return np.asarray(descend_codes(*(torch.from_numpy(array) for array in (codes, linear, gram))).numpy(), np.float64)
+    p, g = torch.from_numpy(linear), torch.from_numpy(gram)
+    near, fresh = (descend_codes(torch.from_numpy(start), p, g).numpy() for start in (codes, np.zeros_like(codes)))
+    heights = [((b @ gram - 2 * linear) * b).sum(axis=1, keepdims=True) for b in (near, fresh)]
+    return np.where(heights[1] < heights[0], fresh, near)

@@ -1,22 +1,12 @@
-"""ITQ against the paper's equations in slow loops, and LSH, the baseline it must beat."""
+"""ITQ against the paper's equations in slow loops, and against LSH, the baseline it must beat."""
 
 import numpy as np
 import pytest
+from clusters import clusters, expected_map
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deephash.evaluation import evaluate_codes
 from deephash.shallow import ITQ, LSH, components
-from index.codes import pack_bits
-
-
-def clusters(n=600, dims=48, n_classes=10, seed=0):
-    """Clustered features off the origin, as a network with ReLU gives them, and their labels."""
-    rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((n_classes, dims))
-    labels = np.arange(n) % n_classes
-    features = centres[labels] + rng.standard_normal((n, dims)) * 0.8 + 3
-    return features.astype(np.float32), labels
 
 
 def slow_itq(x, n_bits, iterations, rotation):
@@ -85,19 +75,10 @@ def test_the_projection_spans_the_leading_principal_components(monkeypatch):
     np.testing.assert_allclose(projection @ projection.T, leading @ leading.T, atol=1e-4)
 
 
-def expected_map(method, n_bits):
-    x, labels = clusters()
-    codes = pack_bits(method.fit(x[100:]).logits(x) > 0)
-    report = evaluate_codes(
-        codes[:100], codes[100:], n_bits=n_bits, query_labels=labels[:100], database_labels=labels[100:]
-    )
-    return report.map, report.chance
-
-
 @pytest.mark.parametrize("n_bits", [12, 32, 64])
 def test_itq_beats_lsh_and_lsh_beats_chance_on_clusters(n_bits):
-    itq, chance = expected_map(ITQ(n_bits), n_bits)
-    lsh, _ = expected_map(LSH(n_bits), n_bits)
+    itq, chance = expected_map(ITQ(n_bits), *clusters())
+    lsh, _ = expected_map(LSH(n_bits), *clusters())
     assert itq > lsh + 0.05
     assert lsh > chance + 0.05
 
@@ -112,7 +93,7 @@ def test_more_bits_than_dimensions_add_blocks_that_help():
         np.testing.assert_allclose(block.T @ block, np.eye(block.shape[1]), atol=1e-5)
     bits = itq.logits(x) > 0
     assert len(np.unique(bits, axis=1).T) > 60
-    assert expected_map(ITQ(192), 192)[0] > expected_map(ITQ(48), 48)[0]
+    assert expected_map(ITQ(192), *clusters())[0] > expected_map(ITQ(48), *clusters())[0]
 
 
 def test_block_width_bounds_the_components_used():
@@ -130,70 +111,6 @@ def test_two_samples_are_enough(n, n_bits):
     bits = itq.logits(x) > 0
     assert bits.shape == (n, n_bits)
     assert len(np.unique(bits, axis=0)) == n
-
-
-@pytest.mark.parametrize("method", [ITQ, LSH])
-def test_a_fit_repeats_for_a_seed_and_differs_for_another(method):
-    x, _ = clusters()
-    first, second, other = (method(40, seed=seed).fit(x) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first.projection, second.projection)
-    np.testing.assert_array_equal(first.mean, second.mean)
-    assert not np.array_equal(first.projection, other.projection)
-
-
-def test_lsh_is_centred_and_its_directions_have_length_one():
-    x, _ = clusters()
-    lsh = LSH(1024).fit(x)
-    np.testing.assert_allclose(lsh.mean, x.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(lsh.projection, axis=0), 1, rtol=1e-5)
-    # Charikar 2002: two vectors differ in a bit with probability angle / pi.
-    a, b = x[0] - lsh.mean, x[1] - lsh.mean
-    angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-    bits = lsh.logits(x[:2]) > 0
-    assert (bits[0] != bits[1]).mean() == pytest.approx(angle / np.pi, abs=0.05)
-
-
-@pytest.mark.parametrize("method", [ITQ, LSH])
-def test_features_of_other_float_types_are_taken(method):
-    x, _ = clusters()
-    for dtype in (np.float16, np.float64):
-        logits = method(16).fit(x.astype(dtype)).logits(x.astype(dtype))
-        assert logits.dtype == np.float32
-        assert logits.shape == (600, 16)
-
-
-@pytest.mark.parametrize("method", [ITQ, LSH])
-@pytest.mark.parametrize(
-    ("features", "text"),
-    [
-        (np.ones(4, np.float32), r"\(N, D\) float, not \(4,\)"),
-        (np.ones((4, 0), np.float32), r"\(N, D\) float"),
-        (np.ones((4, 4), np.int64), "int64"),
-        (np.array([[1, np.nan], [1, 2]]), "NaN"),
-        (np.array([[1, np.inf], [1, 2]]), "infinite"),
-        (np.ones((0, 4), np.float32), "too few"),
-    ],
-)
-def test_wrong_features_are_an_error(method, features, text):
-    with pytest.raises(ValueError, match=text):
-        method(8).fit(features)
-
-
-def test_nothing_to_learn_from_is_an_error():
-    with pytest.raises(ValueError, match="1 features are too few to fit: at least 2"):
-        ITQ(8).fit(np.ones((1, 4), np.float32))
-    for value in (0, 0.1, 1000.3):
-        for n in (3, 50):
-            with pytest.raises(ValueError, match=r"all .* features are equal"):
-                ITQ(8).fit(np.full((n, 7), value, np.float32))
-
-
-@pytest.mark.parametrize("method", [ITQ, LSH])
-def test_logits_need_a_fit_and_its_dimensions(method):
-    with pytest.raises(ValueError, match="call fit first"):
-        method(8).logits(np.ones((2, 4), np.float32))
-    with pytest.raises(ValueError, match=r"5 dimensions, this .* was fitted on 48"):
-        method(8).fit(clusters()[0]).logits(np.ones((2, 5), np.float32))
 
 
 @pytest.mark.parametrize(
