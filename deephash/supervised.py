@@ -175,7 +175,7 @@ def _network(config: RunConfig) -> tuple[HashModel, InputSpec]:
     backbone = create_backbone(config.backbone, pretrained=config.pretrained)
     spec = replace(backbone.input_spec, size=config.image_size, resize=config.image_size)
     # Features have unit length; weights of unit size give logits of about unit size at the start.
-    weight = config.hash_layer_scale * torch.randn(config.n_bits, backbone.n_features).numpy()
+    weight = (config.hash_layer_scale * torch.randn(config.n_bits, backbone.n_features)).numpy()
     bias = np.zeros(config.n_bits, np.float32)
     backbone = replace(backbone, weights="trained")
     network = HashModel(backbone, weight, bias, name="untrained", method=config.loss, input_spec=spec)
