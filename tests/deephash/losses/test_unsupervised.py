@@ -24,7 +24,7 @@ def draw(*shape, seed=0):
 
 def cosine(a, b):
     length = math.sqrt(sum(x * x for x in a) * sum(x * x for x in b))
-    return sum(x * y for x, y in zip(a, b, strict=True)) / length
+    return sum(x * y for x, y in zip(a, b, strict=True)) / length if length else 0.0
 
 
 def mean_square_of_similarities(codes, features):
@@ -66,6 +66,15 @@ def test_loss_equals_the_scalar_loops_of_its_paper(name, batch):
     loss = UNSUPERVISED[name](N_BITS, features).double()
     want = REFERENCES[name][0](logits.tolist(), features[indices].tolist())
     assert loss(logits, None, indices).item() == pytest.approx(want, rel=1e-6)  # features are kept in float32
+
+
+@pytest.mark.parametrize("name", UNSUPERVISED)
+def test_an_image_whose_features_are_all_zero_is_unlike_every_other(name):
+    features, logits = draw(N_TRAIN, 9), draw(7, N_BITS, seed=1)
+    features[INDICES[2]] = 0
+    loss = UNSUPERVISED[name](N_BITS, features).double()
+    want = REFERENCES[name][0](logits.tolist(), features[INDICES].tolist())
+    assert loss(logits, None, INDICES).item() == pytest.approx(want, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", UNSUPERVISED)
