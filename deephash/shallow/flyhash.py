@@ -18,11 +18,10 @@ class FlyHash(ShallowHash):
     ``winners`` most active of its image (winner-take-all). The sums are of centred features. On ties at the border
     none of the tied cells is on.
 
-    ``n_bits`` is the number of Kenyon cells, so that the code has n_bits bits as every other method's, and its
-    Hamming distance costs the same. The paper writes a "hash length" k for the number of winners, in a tag of m = 10 D
-    cells and more; such a tag of k = 48 is a code of thousands of bits, of which it keeps what a code of 48 bits
-    cannot hold. In n_bits cells, half of them winning carry the most information: the default; the paper's 5 % is
-    ``winners=0.05``.
+    ``n_bits`` is the number of Kenyon cells, so the code has as many bits as any other method's. That is not the
+    paper's "hash length" k, the number of winners in a tag of far more cells (10 D in its comparison with LSH): what a
+    tag of k winners is worth says nothing of a code of k bits. Of n_bits cells, half winning allows the most codes, and
+    is the default; the paper's tags have ``winners=0.05``.
 
     After `fit`, which takes one sample or more: `mean` (D,) float32 and `connections` (D, n_bits) float32 of zeros and
     ones; logits (N, n_bits) are the activity above that of the strongest loser.
