@@ -21,7 +21,7 @@ class FlyHash(ShallowHash):
     ``n_bits`` is the number of Kenyon cells, so the code has as many bits as any other method's. That is not the
     paper's "hash length" k, the number of winners in a tag of far more cells (10 D in its comparison with LSH): what a
     tag of k winners is worth says nothing of a code of k bits. Of n_bits cells, half winning allows the most codes, and
-    is the default; the paper's tags have ``winners=0.05``.
+    is the default; the fly's own tags have ``winners=0.05``.
 
     After `fit`, which takes one sample or more: `mean` (D,) float32 and `connections` (D, n_bits) float32 of zeros and
     ones; logits (N, n_bits) are the activity above that of the strongest loser.
