@@ -1,6 +1,7 @@
 """The commands that train and judge models: ``deephash train`` and ``deephash evaluate``."""
 
 import json as json_module
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -9,14 +10,16 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_errors import reports_errors, usage_error
+from .cli_errors import EXIT_FAILED, reports_errors, usage_error
 from .cli_options import Json
 from .paths import display_path
-from .terminal import note, print_json, progress_bar
+from .terminal import duration_text, note, print_json, progress_bar
 
 if TYPE_CHECKING:
     from .datasets import LabelledImages, RetrievalSplit
+    from .distributed import Processes
     from .evaluation import RetrievalReport
+    from .supervised import RunConfig, RunResult
     from .training import EpochReport
 
 __all__ = ["register"]
@@ -64,15 +67,23 @@ def train(
     validation: Annotated[
         float, typer.Option(metavar="SHARE", help="Hold out this share of the training set, and report its mAP.")
     ] = 0.0,
+    patience: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Stop after N epochs without a better mAP in validation; keep the best."),
+    ] = None,
     seed: Seed = 0,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each epoch.")] = None,
+    # torchrun takes --log for its own, wherever it stands (argparse before Python 3.12.5).
+    log: Annotated[
+        Path | None, typer.Option("--log", "--log-file", metavar="FILE", help="Append a JSON line for each epoch.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a hashing model on labelled images, and judge it.
 
     A checkpoint is kept beside the output after each epoch: stop with Ctrl-C, and the same command goes on from there,
     exactly. The queries are looked at once, at the end. Without a protocol of its own, a data set is split at random: a
-    tenth are queries.
+    tenth are queries. On several GPUs or processors, "torchrun --nproc-per-node N -m deephash train ..." has N
+    processes share the work, to the same result.
 
     \b
       deephash train cifar10 --data DIR --loss dsdh --bits 48 -o dsdh.safetensors
@@ -80,33 +91,55 @@ def train(
       deephash train labels.csv --epochs 5 -o other.safetensors
     """
     from .backbones import DEFAULT_BACKBONE
+    from .distributed import AnotherProcessFailed, joined_processes
     from .losses import LOSSES
-    from .supervised import RunConfig, train_model
+    from .supervised import RunConfig
     from .training import TrainConfig
 
-    if loss not in LOSSES:
-        usage_error(f"--loss {loss!r} is not known: choose one of {', '.join(LOSSES)}")
-    if not output.absolute().parent.is_dir():
-        usage_error(f"--output {display_path(output)}: the folder does not exist")
-    images, split = _load(dataset, data, download, protocol, seed)
-    config = RunConfig(
-        loss=loss, n_bits=bits, backbone=backbone or DEFAULT_BACKBONE, pretrained=not scratch, image_size=size,
-        validation_share=validation,
-        training=TrainConfig(
-            epochs=epochs, batch_size=batch_size, lr=lr, backbone_lr=backbone_lr, weight_decay=1e-2, averaging=0.995,
-            seed=seed,
-        ),
-    )  # fmt: skip
+    try:
+        with joined_processes() as processes:
+            if loss not in LOSSES:
+                usage_error(f"--loss {loss!r} is not known: choose one of {', '.join(LOSSES)}")
+            if not output.absolute().parent.is_dir():
+                usage_error(f"--output {display_path(output)}: the folder does not exist")
+            if patience and not validation:
+                usage_error("--patience waits for a better mAP on --validation SHARE: give both, 0.1 for example")
+            images, split = _load(dataset, data, download, protocol, seed)
+            config = RunConfig(
+                loss=loss, n_bits=bits, backbone=backbone or DEFAULT_BACKBONE, pretrained=not scratch, image_size=size,
+                validation_share=validation,
+                training=TrainConfig(
+                    epochs=epochs, batch_size=batch_size, lr=lr, backbone_lr=backbone_lr, weight_decay=1e-2,
+                    averaging=0.995, patience=patience, seed=seed,
+                ),
+            )  # fmt: skip
+            _train(images, split, config, processes, output, log, json=json)
+    except AnotherProcessFailed:  # which says why
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def _train(
+    images: "LabelledImages", split: "RetrievalSplit", config: "RunConfig", processes: "Processes", output: Path,
+    log: Path | None, *, json: bool,
+) -> None:  # fmt: skip
+    """Trains, and writes the model; of several processes the first alone writes and speaks."""
+    from .supervised import train_model
+
     checkpoint = output.with_name(f".{output.name}.checkpoint")
-    if checkpoint.exists():
+    first = processes.rank == 0
+    quiet = json or not first
+    if checkpoint.exists() and first:
         note(f"going on from {display_path(checkpoint)}")
-    with progress_bar(quiet=json) as on_progress, _epoch_log(log) as write_epoch:
+    with progress_bar(quiet=quiet) as on_progress, _epoch_log(log if first else None) as write_epoch:
+        started = time.monotonic()
+        n_done = 0
 
         def on_epoch(report: "EpochReport") -> None:
+            nonlocal n_done
+            n_done += 1
             write_epoch(report)
-            if not json:
-                quality = "".join(f", validation {k} {v:.4f}" for k, v in (report.validation or {}).items())
-                note(f"epoch {report.epoch} of {report.epochs}: loss {report.loss:.4f}{quality}")
+            if not quiet:
+                note(_epoch_text(report, (time.monotonic() - started) / n_done))
 
         try:
             result = train_model(
@@ -116,14 +149,31 @@ def train(
         except KeyboardInterrupt:
             kept = "the epochs done are kept; " if checkpoint.exists() else ""
             raise KeyboardInterrupt(f"interrupted: {kept}the same command goes on") from None
+    if not first:
+        return
     result.model.save(output)
     checkpoint.unlink(missing_ok=True)
     if json:
         print_json({"model": str(output), "protocol": split.protocol, "quality": result.quality.to_dict()})
     else:
+        _note_best(result)
         _print_quality(result.quality, split.protocol)
         print(f"model: {display_path(output)}")
         note(f"index with it: deephash index FOLDER --model {display_path(output)}")
+
+
+def _epoch_text(report: "EpochReport", seconds_an_epoch: float) -> str:
+    quality = "".join(f", validation {name} {value:.4f}" for name, value in (report.validation or {}).items())
+    n_left = report.epochs - report.epoch
+    left = f", {duration_text(n_left * seconds_an_epoch)} left" if n_left else ""
+    return f"epoch {report.epoch} of {report.epochs}: loss {report.loss:.4f}{quality}{left}"
+
+
+def _note_best(result: "RunResult") -> None:
+    last = result.epochs[-1] if result.epochs else None
+    if last and last.best_epoch:
+        stopped = "" if last.epoch == last.epochs else f"stopped after epoch {last.epoch} of {last.epochs}; "
+        note(f"{stopped}the model is that of epoch {last.best_epoch}, of the best validation mAP")
 
 
 @reports_errors

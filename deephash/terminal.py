@@ -13,7 +13,17 @@ from .progress import OnProgress, Progress
 if TYPE_CHECKING:
     from index import Skipped
 
-__all__ = ["counted", "note", "print_facts", "print_json", "print_skipped", "print_table", "progress_bar", "size_text"]
+__all__ = [
+    "counted",
+    "duration_text",
+    "note",
+    "print_facts",
+    "print_json",
+    "print_skipped",
+    "print_table",
+    "progress_bar",
+    "size_text",
+]
 
 _STAGES = {"fit": "reading a sample", "encode": "indexing", "train": "training"}
 _LOG_SECONDS = 10
@@ -38,6 +48,14 @@ def size_text(n_bytes: int) -> str:
             break
         size /= 1024
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Returns a time as people read it: ``50 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def counted(n: int, singular: str, plural: str = "") -> str:
@@ -158,7 +176,7 @@ class _LogLines:
         if now - self._last < _LOG_SECONDS and n_left:
             return
         self._last = now
-        left = f", {n_left / rate:,.0f} s left" if rate and n_left else ""
+        left = f", {duration_text(n_left / rate)} left" if rate and n_left else ""
         speed = f" ({_number(rate)} images/s{left})" if rate else ""
         note(f"{_STAGES[self._stage]}: {progress.done:,} of {progress.total:,}{speed}")
 

@@ -1,11 +1,19 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from deephash.cli_training import _epoch_text
 from deephash.samples import load_cifar10_sample
+from deephash.training import EpochReport
+from tests.deephash.command_line import run as run_here
+from tests.deephash.torchrun import start_torchrun, torchrun
 
 
 def deephash(*arguments, cwd):
@@ -15,7 +23,7 @@ def deephash(*arguments, cwd):
 
 
 TRAIN = ["train", "classes", "-o", "m.safetensors", "--loss", "orthohash", "--bits", 16, "--size", 32, "--scratch",
-         "--backbone", "test_efficientnet", "--epochs", 2, "--json"]  # fmt: skip
+         "--backbone", "test_efficientnet", "--epochs", 2, "--batch-size", 16, "--json"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +39,11 @@ def folder(tmp_path_factory):
             Image.fromarray(pixels).save(folder / "classes" / name / f"{i}.png")
             lines.append(f"classes/{name}/{i}.png,{name}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    (folder / "one.csv").write_text("path,labels\nclasses/bird/0.png,bird\n")
+    (folder / "wrong.csv").write_text("path;labels\nclasses/bird/0.png;bird\n")
+    # Of 60 images, the split of seed 0 makes the ninth a query.
+    image, _, _ = lines[9].partition(",")
+    (folder / "rare.csv").write_text("\n".join([*lines[:9], f"{image},rare", *lines[10:]]) + "\n")
     return folder
 
 
@@ -46,7 +59,9 @@ def test_train_writes_a_model_a_log_and_its_quality(folder, trained):
     assert trained["quality"]["n_database"] == 54
     epochs = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert set(epochs[0]) == {"epoch", "epochs", "loss", "lr", "seconds", "validation", "best_epoch"}
     assert all(0 < epoch["validation"]["map"] <= 1 for epoch in epochs)
+    assert 0 < epochs[0]["seconds"] < epochs[1]["seconds"]
     assert (folder / "m.safetensors").stat().st_size > 10_000
     assert not list(folder.glob(".*.checkpoint"))
 
@@ -83,3 +98,89 @@ def test_errors_are_one_sentence_that_names_the_mend(folder, arguments, code, me
     assert message in run.stderr
     assert "Traceback" not in run.stderr
     assert not (folder / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "code", "message"),
+    [
+        ("classes", ["--patience", 3], 2, "give both"),
+        ("one.csv", [], 1, "one.csv has 1 labels in all: retrieval needs two or more"),
+        ("wrong.csv", [], 1, "needs the columns path and labels in its first line, which has path;labels"),
+        ("rare.csv", [], 1, "no training image is left of class 'rare' (54 training images, 6 queries): add images"),
+        ("classes", ["--validation", 0.97], 1, "the validation share is 0.97: hold out another"),
+        ("classes", ["--validation", 0.001], 1, "no query shares a label with an image of the database (0 queries, 54"),
+    ],
+)
+def test_data_that_make_no_task_are_refused_before_training(folder, monkeypatch, dataset, options, code, message):
+    monkeypatch.chdir(folder)
+    done = run_here("train", dataset, "-o", "x.safetensors", "--backbone", "test_efficientnet", "--scratch", *options)
+    assert done.exit_code == code
+    assert message in " ".join(done.stderr.split())
+    assert not list(folder.glob("*x.safetensors*"))
+
+
+def test_patience_stops_early_and_says_so(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    done = run_here(
+        "train", "classes", "-o", "p.safetensors", "--bits", 16, "--size", 32, "--scratch", "--backbone",
+        "test_efficientnet", "--epochs", 30, "--lr", 0, "--backbone-lr", 0, "--validation", 0.3, "--patience", 1,
+        "--log", "p.jsonl",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    epochs = [json.loads(line) for line in (folder / "p.jsonl").read_text().splitlines()]
+    best = epochs[-1]["best_epoch"]
+    assert epochs[-1]["epoch"] == best + 1 < 30
+    assert f"stopped after epoch {best + 1} of 30; the model is that of epoch {best}" in done.stderr
+
+
+def test_an_epoch_is_told_with_its_loss_validation_and_time_left():
+    report = EpochReport(epoch=3, epochs=20, loss=1.25, lr=1e-3, seconds=30.0, validation={"map": 0.75})
+    assert _epoch_text(report, 10.0) == "epoch 3 of 20: loss 1.2500, validation map 0.7500, 3 min left"
+    assert _epoch_text(report, 1.0).endswith(", 17 s left")
+    assert _epoch_text(report, 700.0).endswith(", 3 h 18 min left")
+    last = EpochReport(epoch=20, epochs=20, loss=1.25, lr=1e-3, seconds=30.0)
+    assert _epoch_text(last, 10.0) == "epoch 20 of 20: loss 1.2500"
+
+
+def test_two_processes_train_the_model_that_one_does(folder, trained):
+    command = ["-m", "deephash", *TRAIN, "-o", "two.safetensors", "--log-file", "two.jsonl", "--validation", 0.2]
+    done = torchrun(2, *command, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["quality"]["map"] == pytest.approx(trained["quality"]["map"], abs=0.02)
+    one, two = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()] for name in ("log.jsonl", "two.jsonl")
+    )
+    assert [epoch["epoch"] for epoch in two] == [1, 2]
+    assert [epoch["loss"] for epoch in two] == pytest.approx([epoch["loss"] for epoch in one], rel=1e-5)
+    of_one, of_two = (load_file(folder / name) for name in ("m.safetensors", "two.safetensors"))
+    assert of_one.keys() == of_two.keys()
+    for name, tensor in of_one.items():
+        # Biases before a batch norm have a gradient of rounding errors, of which AdamW makes steps of full size.
+        assert torch.allclose(tensor.float(), of_two[name].float(), atol=2e-3 if "backbone" in name else 1e-5), name
+    assert not list(folder.glob(".*.checkpoint"))
+
+
+def test_of_two_processes_one_tells_the_error(folder):
+    done = torchrun(2, "-m", "deephash", "train", "rare.csv", "-o", "x.safetensors", cwd=folder)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("deephash: no training image is left of class 'rare'") == 1
+    assert "AnotherProcessFailed" not in done.stderr
+
+
+def test_ctrl_c_ends_two_processes_with_one_word_and_keeps_the_epochs(folder):
+    checkpoint = folder / ".c.safetensors.checkpoint"
+    many = ["--epochs", 100_000, "-o", "c.safetensors"]
+    with start_torchrun(2, "-m", "deephash", *TRAIN, *many, cwd=folder) as process:
+        end = time.monotonic() + 300
+        while not checkpoint.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert stdout == ""
+    assert stderr.count("interrupted: the epochs done are kept; the same command goes on") == 1, stderr
+    assert stderr.count("interrupted") == 1
+    assert checkpoint.exists()
+    assert not (folder / "c.safetensors").exists()
