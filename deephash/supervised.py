@@ -109,7 +109,8 @@ def train_model(
         network.to(best_device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     labels = torch.from_numpy(np.asarray(targets, np.int64))
     loss = _loss(config, images, learned)
-    if config.head_epochs and not (checkpoint and os.path.exists(checkpoint)):
+    resumes = present_processes().of_first(checkpoint is not None and os.path.exists(checkpoint))
+    if config.head_epochs and not resumes:
         _train_head(network, _loss(config, images, learned), inputs, labels, learned, config)
     epochs: list[EpochReport] = []
 
@@ -144,6 +145,7 @@ def train_model(
         "protocol": split.protocol,
         "training_images": len(learned),
         "seconds": round(epochs[-1].seconds) if epochs else 0,
+        "best_epoch": epochs[-1].best_epoch if epochs else None,
         "map": round(quality.map, 4),
         "config": asdict(replace(config, loss_options=dict(config.loss_options))),
     }
