@@ -10,7 +10,6 @@ queries are looked at once, after the last epoch.
 import argparse
 import json
 import statistics
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +47,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3, help="of the hash layer")
     parser.add_argument("--backbone-lr", type=float, default=1.5e-4)
     parser.add_argument("--validation", type=float, default=0.0, metavar="SHARE", help=_VALIDATION_HELP)
+    parser.add_argument("--mirrored", action="store_true", help="judge the mean of the logits of mirror images, too")
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
     name = f"{options.protocol}-{options.method}-{options.bits}-{options.seed}"
@@ -77,27 +77,35 @@ def main() -> None:
         split = _validation_split(images, split, options.validation)
         name = f"{split.protocol}-{options.method}-{options.bits}-{options.seed}"
     CACHE.mkdir(exist_ok=True)
-    checkpoint = CACHE / f"{name}.pt"
-    started = time.monotonic()
-    result = train_model(images, split, config, name=name, checkpoint=checkpoint, on_epoch=_print_epoch)
+    checkpoint, log = CACHE / f"{name}.pt", CACHE / f"{name}.jsonl"
+    if not checkpoint.exists():
+        log.unlink(missing_ok=True)
+
+    def on_epoch(report: EpochReport) -> None:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(report)) + "\n")
+        left = report.seconds / report.epoch * (report.epochs - report.epoch) / 60
+        print(f"epoch {report.epoch} of {report.epochs}: loss {report.loss:.4f}, about {left:.0f} min left", flush=True)
+
+    result = train_model(images, split, config, name=name, checkpoint=checkpoint, on_epoch=on_epoch)
+    epochs = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     content = {
         "config": asdict(config),
         "protocol": split.protocol,
         "threads": torch.get_num_threads(),
-        "seconds": result.epochs[-1].seconds,
-        "seconds_of_all": round(time.monotonic() - started),
+        "seconds": epochs[-1]["seconds"],
         "quality": result.quality.to_dict(),
-        "quality_mirrored": mirrored_quality(result.model, images, split, config).to_dict(),
-        "epochs": [asdict(report) for report in result.epochs],
+        "epochs": epochs,
         "conditions": conditions(),
     }
-    mirrored = content["quality_mirrored"]["map"]
-    print(f"{name}: mAP {result.quality.map:.4f}, with mirror images {mirrored:.4f}, {content['seconds']:.0f} s")
+    print(f"{name}: mAP {result.quality.map:.4f}, {content['seconds'] / 60:.0f} min of training")
+    if options.mirrored:
+        content["quality_mirrored"] = mirrored_quality(result.model, images, split, config).to_dict()
+        print(f"with mirror images: mAP {content['quality_mirrored']['map']:.4f}")
     if not options.validation:
         path = RESULTS / "cifar10-end-to-end" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    checkpoint.unlink(missing_ok=True)
     if options.model:
         result.model.save(options.model, half=True)
 
@@ -123,7 +131,7 @@ def table(results: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (protocol, start, size, method, n_bits), group in sorted(runs.items()):
-        maps = [[run[quality]["map"] for run in group] for quality in ("quality", "quality_mirrored")]
+        maps = [[run[kind]["map"] for run in group if kind in run] for kind in ("quality", "quality_mirrored")]
         minutes = statistics.mean(run["seconds"] for run in group) / 60
         cores = {run["conditions"]["cores"] for run in group}
         time = f"{minutes:.0f} min on {'/'.join(map(str, sorted(cores)))} cores"
@@ -133,15 +141,10 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def _mean(values: list[float]) -> str:
+    if not values:
+        return ""
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{deviation}"
-
-
-def _print_epoch(report: EpochReport) -> None:
-    left = report.seconds / report.epoch * (report.epochs - report.epoch)
-    print(
-        f"epoch {report.epoch} of {report.epochs}: loss {report.loss:.4f}, about {left / 60:.0f} min left", flush=True
-    )
 
 
 if __name__ == "__main__":
