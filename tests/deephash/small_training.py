@@ -54,7 +54,10 @@ def images_and_labels():
 
 
 def train_small(loss, *, config=CONFIG, inputs=None, stop_after=None, **options):
-    """Returns the losses of the epochs and the averaged weights; the network begins with other weights in each rank."""
+    """Returns what came of it; the network begins with other weights in each process.
+
+    ``gradients`` are those of the last step: AdamW makes the same of them if all are some times as large.
+    """
     torch.manual_seed(present_processes().rank)
     network = SmallNetwork()
     own, targets = images_and_labels()
@@ -71,7 +74,13 @@ def train_small(loss, *, config=CONFIG, inputs=None, stop_after=None, **options)
         averaged = train(
             network, criterion, inputs or own, targets, np.arange(N), config, on_epoch=on_epoch, **options
         ).state_dict()
-    return {"losses": losses, "weights": averaged, "loss_state": criterion.state_dict()}
+    learned = [*network.named_parameters(), *criterion.named_parameters()]
+    return {
+        "losses": losses,
+        "weights": averaged,
+        "loss_state": criterion.state_dict(),
+        "gradients": {name: parameter.grad for name, parameter in learned},
+    }
 
 
 def norm_errors(processes):

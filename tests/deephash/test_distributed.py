@@ -32,7 +32,7 @@ def together(request, tmp_path_factory):
 
 def assert_same(found, expected, tolerance=1e-5):
     assert found["losses"] == pytest.approx(expected["losses"], rel=tolerance)
-    for part in ("weights", "loss_state"):
+    for part in ("weights", "loss_state", "gradients"):
         for name, tensor in expected[part].items():
             assert torch.allclose(found[part][name].double(), tensor.double(), rtol=tolerance, atol=tolerance), name
 
