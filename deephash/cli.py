@@ -74,6 +74,9 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write.")] = Path(
         "deephash-demo"
     ),
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model file or name, instead of one fitted without labels.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Index, query and judge 1,200 real images that are included.
@@ -87,7 +90,7 @@ def demo(
     from .demo import run_demo
 
     with progress_bar(quiet=json) as on_progress:
-        result = run_demo(output, on_progress=on_progress)
+        result = run_demo(output, model=model, on_progress=on_progress)
     quality, k = result.quality, next(iter(result.quality.precision_at))
     if json:
         print_json(
@@ -105,8 +108,9 @@ def demo(
         nearest = ", ".join(f"{match.label} {match.distance}" for match in matches[:4])
         rows.append((label, f"{right} of {len(matches)}", nearest))
     print_table(("query", "same class", "nearest, with Hamming distance"), rows, title=f"{len(rows)} of the queries")
+    origin = "no labels used" if result.fitted else f"model {result.model}"
     print(
-        f"{quality.n_queries} queries against {quality.n_database} images, {quality.n_bits} bits, no labels used:\n"
+        f"{quality.n_queries} queries against {quality.n_database} images, {quality.n_bits} bits, {origin}:\n"
         f"  mAP   {quality.map:.3f}   (chance {quality.chance:.3f}; between {quality.map_pessimistic:.3f} and "
         f"{quality.map_optimistic:.3f} by the order of ties)\n"
         f"  P@{k}  {quality.precision_at[k]:.3f}   (chance {quality.chance:.3f})\n"

@@ -39,13 +39,20 @@ class DemoResult:
     quality: RetrievalReport
     shown: list[tuple[str, list[Match]]]
     model: str
+    fitted: bool
     seconds: float
 
 
-def run_demo(folder: str | os.PathLike[str], *, k: int = 10, on_progress: OnProgress = ignore_progress) -> DemoResult:
+def run_demo(
+    folder: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    k: int = 10,
+    on_progress: OnProgress = ignore_progress,
+) -> DemoResult:
     """Writes the CIFAR-10 sample below ``folder`` as image files, indexes and queries them, and draws contact sheets.
 
-    The labels serve for the judgement alone: the model is fitted without them.
+    Without a ``model`` one is fitted, and the labels serve for the judgement alone.
 
     Raises:
         FileExistsError: the folder exists and is not an earlier demo's.
@@ -59,6 +66,7 @@ def run_demo(folder: str | os.PathLike[str], *, k: int = 10, on_progress: OnProg
     sync = index_images(
         folder / "images",
         index,
+        model=model,
         annotate=lambda path: (os.path.basename(os.path.dirname(path)), {}),
         on_progress=on_progress,
     )
@@ -77,14 +85,15 @@ def run_demo(folder: str | os.PathLike[str], *, k: int = 10, on_progress: OnProg
         # One query of each class, the first of each: not chosen by how well they come out.
         chosen = [int(np.flatnonzero(sample.query_labels == label)[0]) for label in range(len(sample.class_names))]
         found = search.query_codes(codes[chosen[:_N_SHOWN]], k)
-        model = search.card.name
+        name = search.card.name
     shown = [(str(queries[i]), matches) for i, matches in zip(chosen, found, strict=True)]
-    sheet = _sheet(shown, quality, sync.n_images, k)
+    origin = "Fitted without labels." if model is None else f"Model: {name}."
+    sheet = _sheet(shown, quality, sync.n_images, k, origin)
     write_html(sheet, folder / "results.html")
     write_png(sheet, folder / "results.png")
     return DemoResult(
-        folder, index, folder / "results.html", folder / "results.png", sync, quality, shown, model,
-        time.monotonic() - started,
+        folder, index, folder / "results.html", folder / "results.png", sync, quality, shown, name,
+        model is None, time.monotonic() - started,
     )  # fmt: skip
 
 
@@ -113,7 +122,7 @@ def _write_images(folder: Path, images: np.ndarray, labels: np.ndarray, sample: 
     return paths
 
 
-def _sheet(shown: list[tuple[str, list[Match]]], quality: RetrievalReport, n_images: int, k: int) -> Sheet:
+def _sheet(shown: list[tuple[str, list[Match]]], quality: RetrievalReport, n_images: int, k: int, origin: str) -> Sheet:
     rows = []
     for path, matches in shown:
         label = os.path.basename(os.path.dirname(path))
@@ -128,6 +137,6 @@ def _sheet(shown: list[tuple[str, list[Match]]], quality: RetrievalReport, n_ima
             f"Under each result: its class and its Hamming distance in {quality.n_bits} bits. "
             f"Green: the query's class; red: another.",
             f"{quality.n_queries} queries: mAP {quality.map:.3f}, P@{k} {quality.precision_at[k]:.3f}; "
-            f"chance {quality.chance:.3f}. Fitted without labels.",
+            f"chance {quality.chance:.3f}. {origin}",
         ),
     )

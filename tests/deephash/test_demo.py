@@ -133,3 +133,12 @@ def test_the_whole_demo(tmp_path):
     assert (result.sync.n_images, result.quality.n_queries) == (1200, 200)
     assert result.quality.map > 0.35
     assert result.quality.precision_at[10] > 0.6
+
+
+def test_the_demo_takes_a_model(monkeypatch, tmp_path):
+    monkeypatch.setattr(deephash.demo, "load_cifar10_sample", lambda: smaller_sample(40, 40))
+    result = run_demo(tmp_path / "out", model="general-64")
+    assert (result.model, result.fitted, result.quality.n_bits) == ("general-64", False, 64)
+    page = result.html.read_text()
+    assert "Model: general-64." in page
+    assert "Fitted without labels" not in page
