@@ -1,4 +1,4 @@
-"""The commands that train and judge models: ``deephash train`` and ``deephash evaluate``."""
+"""``deephash train``; registers ``deephash evaluate`` beside it."""
 
 import json as json_module
 import time
@@ -10,7 +10,9 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_datasets import Data, Dataset, Download, Protocol, Seed, load_dataset
 from .cli_errors import EXIT_FAILED, reports_errors, usage_error
+from .cli_evaluation import evaluate, print_quality
 from .cli_options import Json
 from .paths import display_path
 from .terminal import duration_text, note, print_json, progress_bar
@@ -18,26 +20,10 @@ from .terminal import duration_text, note, print_json, progress_bar
 if TYPE_CHECKING:
     from .datasets import LabelledImages, RetrievalSplit
     from .distributed import Processes
-    from .evaluation import RetrievalReport
     from .supervised import RunConfig, RunResult
     from .training import EpochReport
 
 __all__ = ["register"]
-
-Dataset = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATASET", help="cifar10, a folder with a folder for each class, or a CSV with columns path and labels."
-    ),
-]
-Data = Annotated[
-    Path, typer.Option("--data", metavar="DIR", help="For cifar10: the folder that holds cifar-10-batches-py.")
-]
-Download = Annotated[bool, typer.Option("--download", help="For cifar10: fetch it into --data first.")]
-Protocol = Annotated[
-    str, typer.Option(metavar="NAME", help="For cifar10: cifar10-1, cifar10, cifar10-2 or cifar10-unseen.")
-]
-Seed = Annotated[int, typer.Option(metavar="N", help="Decides the split and all that is random in training.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -104,7 +90,7 @@ def train(
                 usage_error(f"--output {display_path(output)}: the folder does not exist")
             if patience and not validation:
                 usage_error("--patience waits for a better mAP on --validation SHARE: give both, 0.1 for example")
-            images, split = _load(dataset, data, download, protocol, seed)
+            images, split = load_dataset(dataset, data, download=download, protocol=protocol, seed=seed)
             config = RunConfig(
                 loss=loss, n_bits=bits, backbone=backbone or DEFAULT_BACKBONE, pretrained=not scratch, image_size=size,
                 validation_share=validation,
@@ -157,7 +143,7 @@ def _train(
         print_json({"model": str(output), "protocol": split.protocol, "quality": result.quality.to_dict()})
     else:
         _note_best(result)
-        _print_quality(result.quality, split.protocol)
+        print_quality(result.quality, split.protocol)
         print(f"model: {display_path(output)}")
         note(f"index with it: deephash index FOLDER --model {display_path(output)}")
 
@@ -174,67 +160,6 @@ def _note_best(result: "RunResult") -> None:
     if last and last.best_epoch:
         stopped = "" if last.epoch == last.epochs else f"stopped after epoch {last.epoch} of {last.epochs}; "
         note(f"{stopped}the model is that of epoch {last.best_epoch}, of the best validation mAP")
-
-
-@reports_errors
-def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or a built-in model's name.")],
-    dataset: Dataset,
-    data: Data = Path(),
-    download: Download = False,
-    protocol: Protocol = "cifar10-1",
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Judge a model on labelled images: tie-aware mAP and precision.
-
-    \b
-      deephash evaluate dsdh.safetensors cifar10 --data DIR
-      deephash evaluate general-64 by-class/ --json
-    """
-    from .model import load_model
-    from .supervised import evaluate_model
-
-    images, split = _load(dataset, data, download, protocol, seed)
-    quality = evaluate_model(load_model(model), images, split)
-    if json:
-        print_json({"model": model, "protocol": split.protocol, "seed": seed, "quality": quality.to_dict()})
-    else:
-        _print_quality(quality, split.protocol)
-
-
-def _load(
-    dataset: str, data: Path, download: bool, protocol: str, seed: int
-) -> "tuple[LabelledImages, RetrievalSplit]":
-    from .datasets import load_cifar10, load_labelled_folders, load_manifest, random_split, split_cifar10
-
-    if dataset == "cifar10":
-        images = load_cifar10(data, download=download)
-        return images, split_cifar10(images, protocol, seed=seed)
-    path = Path(dataset)
-    if not path.exists():
-        usage_error(f"{display_path(path)} does not exist: DATASET is cifar10, a folder of class folders, or a CSV")
-    images = load_labelled_folders(path) if path.is_dir() else load_manifest(path)
-    return images, random_split(images, seed=seed)
-
-
-def _print_quality(quality: "RetrievalReport", protocol: str) -> None:
-    health = quality.health
-    print(
-        f"{protocol}: {quality.n_queries:,} queries against {quality.n_database:,} images, {quality.n_bits} bits\n"
-        f"  mAP    {quality.map:.4f}   (chance {quality.chance:.4f}; between {quality.map_pessimistic:.4f} and "
-        f"{quality.map_optimistic:.4f} by the order of ties)"
-    )
-    for k, value in quality.precision_at.items():
-        print(f"  P@{k:<4} {value:.4f}")
-    empty = quality.empty_within or {}
-    for radius, value in (quality.precision_within or {}).items():
-        print(f"  P@H≤{radius}  {value:.4f}   ({empty[radius]:.1%} of the balls are empty)")
-    if health is not None:
-        print(
-            f"  {health.distinct_codes:,} distinct codes in the database; mean |correlation| of two bits "
-            f"{health.mean_correlation:.3f}"
-        )
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """One supervised run, whole: a data set and its split, a backbone, a loss; then the model and how good it is."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -35,6 +35,8 @@ _WHITENED = 2_000
 
 # Features have unit length: their components, and so the layer's gradients, are small.
 _HEAD_LR = 5e-2
+
+_KS = (10, 100)
 
 
 @dataclass(frozen=True)
@@ -166,10 +168,19 @@ def hold_out(
     return np.sort(order[n_held:]), np.sort(order[:n_held])
 
 
-def evaluate_model(model: HashModel, images: LabelledImages, split: RetrievalSplit) -> RetrievalReport:
-    """Returns the quality of a model on a split: tie-aware mAP@all of its queries against its database."""
+def evaluate_model(
+    model: HashModel,
+    images: LabelledImages,
+    split: RetrievalSplit,
+    *,
+    ks: Sequence[int] = _KS,
+    radii: Sequence[int] = (2,),
+    legacy: str | None = None,
+) -> RetrievalReport:
+    """Returns the quality of a model on a split, of its queries against its database; the rest as `evaluate_codes`."""
     inputs = ImageInputs(images.pixels, model.input_spec, Augmentation())
-    return _quality(model, inputs, images, split.query, split.database, RunConfig(n_bits=model.n_bits))
+    parts = split.query, split.database
+    return _quality(model, inputs, images, *parts, RunConfig(n_bits=model.n_bits), ks=ks, radii=radii, legacy=legacy)
 
 
 def _network(config: RunConfig) -> tuple[HashModel, InputSpec]:
@@ -225,6 +236,10 @@ def _quality(
     query: NDArray[np.int64],
     database: NDArray[np.int64],
     config: RunConfig,
+    *,
+    ks: Sequence[int] = _KS,
+    radii: Sequence[int] = (2,),
+    legacy: str | None = None,
 ) -> RetrievalReport:
     both = np.concatenate([query, database])
     network = inference_copy(network, inputs.spec.size).to(best_device())
@@ -242,5 +257,7 @@ def _quality(
         n_bits=config.n_bits,
         query_labels=images.targets[query],
         database_labels=images.targets[database],
-        ks=(10, 100),
+        ks=ks,
+        radii=radii,
+        legacy=legacy,
     )

@@ -17,6 +17,7 @@ __all__ = [
     "counted",
     "duration_text",
     "note",
+    "print_aligned",
     "print_facts",
     "print_json",
     "print_skipped",
@@ -95,6 +96,14 @@ def print_facts(facts: Mapping[str, object]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         print(f"{name:<{width}}  {printable(str(value))}")
+
+
+def print_aligned(rows: Sequence[Sequence[str]], *, indent: int = 0) -> None:
+    """Prints cells in aligned columns on stdout, the same on a terminal and in a pipe."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        line = "  ".join(f"{printable(cell):<{width}}" for cell, width in zip(cells, widths, strict=True))
+        print((" " * indent + line).rstrip())
 
 
 def print_skipped(skipped: "Sequence[Skipped]") -> None:

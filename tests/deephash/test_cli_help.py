@@ -108,12 +108,13 @@ def test_every_example_of_train_and_evaluate_runs_that_needs_no_download(tmp_pat
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
     monkeypatch.chdir(tmp_path)
     examples = [example for example in EXAMPLES if example.startswith(APART[1:]) and "cifar10" not in example]
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         done = run(*shlex.split(example)[1:])
         assert done.exit_code == 0, done.output
     assert (tmp_path / "mine.safetensors").exists()
     assert (tmp_path / "other.safetensors").exists()
+    assert (tmp_path / "curve.csv").exists()
 
 
 def test_the_demo_in_small_says_everything(small_demo, tmp_path):

@@ -89,7 +89,6 @@ def test_a_trained_model_indexes_a_folder(folder, trained):
         (["train", "nothing", "-o", "x.safetensors"], 2, "does not exist"),
         (["train", "classes", "-o", "no/x.safetensors"], 2, "the folder does not exist"),
         (["train", "cifar10", "-o", "x.safetensors"], 1, "cifar-10-batches-py"),
-        (["evaluate", "no-model", "classes"], 1, "general-128"),
     ],
 )
 def test_errors_are_one_sentence_that_names_the_mend(folder, arguments, code, message):
