@@ -3,7 +3,8 @@
 import io
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,20 @@ from .writing import replacing
 if TYPE_CHECKING:
     from .training import TrainConfig
 
-__all__ = ["BestEpoch", "TrainingState"]
+__all__ = ["BestEpoch", "EpochReport", "TrainingState"]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch: mean loss, seconds so far, and whatever ``validate`` returned; the best epoch if there is patience."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    lr: float
+    seconds: float
+    validation: dict[str, float] | None = None
+    best_epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,10 @@ class BestEpoch:
 
 @dataclass
 class TrainingState:
-    """What changes while a network is trained; ``best`` is kept when training may stop early."""
+    """What changes while a network is trained; ``best`` is kept when training may stop early.
+
+    ``history`` has a report of each epoch done; a checkpoint of a version that kept none has none of its epochs.
+    """
 
     network: nn.Module
     averaged: nn.Module
@@ -38,6 +55,7 @@ class TrainingState:
     epochs_done: int = 0
     seconds: float = 0.0
     best: BestEpoch | None = None
+    history: list[EpochReport] = field(default_factory=list)
 
     def keep_if_best(self, validation_map: float) -> None:
         """Keeps a copy of the averaged weights if no epoch before had as high an mAP."""
@@ -45,10 +63,15 @@ class TrainingState:
             weights = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
             self.best = BestEpoch(self.epochs_done, validation_map, weights)
 
-    def save(self, path: str | os.PathLike[str], config: "TrainConfig") -> None:
-        """Writes the checkpoint: tensors and plain values, which are read without running code."""
+    def save(self, path: str | os.PathLike[str], config: "TrainConfig", task: Mapping[str, Any]) -> None:
+        """Writes the checkpoint: tensors and plain values, which are read without running code.
+
+        ``task`` has JSON values only: what else tells this run from others.
+        """
         values: dict[str, Any] = {
             "config": json.dumps(asdict(config)),
+            "task": json.dumps(dict(task)),
+            "history": json.dumps([asdict(report) for report in self.history]),
             "epoch": self.epochs_done,
             "seconds": self.seconds,
             "best": self.best and vars(self.best),
@@ -58,25 +81,35 @@ class TrainingState:
         with replacing(path) as file:
             torch.save(values, file)
 
-    def restore(self, content: bytes, path: str | os.PathLike[str], config: "TrainConfig") -> None:
+    def restore(
+        self, content: bytes, path: str | os.PathLike[str], config: "TrainConfig", task: Mapping[str, Any]
+    ) -> None:
         """Takes over the state in the bytes of a checkpoint; ``path`` is for the error messages.
 
         Raises:
-            TrainingError: it is damaged, of another configuration, or of another network or loss.
+            TrainingError: it is damaged, of another config or task, or of another network or loss.
         """
         try:
             values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            theirs = json.loads(values["config"])
+            their_config, their_task = json.loads(values["config"]), json.loads(values.get("task", "{}"))
+            history = [EpochReport(**report) for report in json.loads(values.get("history", "[]"))]
         except Exception as error:  # torch raises many kinds for a damaged file
             raise TrainingError(f"the checkpoint {path} is damaged ({error}): delete it to begin anew") from error
-        if not _same(theirs, config):
-            raise TrainingError(f"the checkpoint {path} belongs to another configuration ({theirs}): delete or move it")
+        # What an older version did not know was at its default; what it did not write of the task is anybody's.
+        others = _differences(asdict(type(config)()) | their_config, asdict(config))
+        others += _differences(their_task, json.loads(json.dumps(dict(task))))
+        if others:
+            raise TrainingError(
+                f"the checkpoint {path} belongs to another configuration ({'; '.join(others)}): repeat that, or delete "
+                "or move the checkpoint"
+            )
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(values[name])
             self.epochs_done, self.seconds = int(values["epoch"]), float(values["seconds"])
             best = values.get("best")
             self.best = best and BestEpoch(**best)
+            self.history = history
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise TrainingError(f"the checkpoint {path} does not fit this network and loss: {error}") from error
 
@@ -84,8 +117,5 @@ class TrainingState:
         return {"network": self.network, "averaged": self.averaged, "loss": self.loss, "optimizer": self.optimizer}
 
 
-def _same(theirs: dict[str, Any], config: "TrainConfig") -> bool:
-    try:
-        return type(config)(**theirs) == config  # what an older version did not know is at its default
-    except (TypeError, ValueError):
-        return False
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    return [f"{name} was {value}, is {ours.get(name)}" for name, value in theirs.items() if value != ours.get(name)]

@@ -1,5 +1,6 @@
 """One supervised run, whole: a data set and its split, a backbone, a loss; then the model and how good it is."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -67,7 +68,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The trained model, its quality on the split's queries, and its history."""
+    """The trained model, its quality on the split's queries, and all its epochs, those before a stop too."""
 
     model: HashModel
     quality: RetrievalReport
@@ -87,7 +88,8 @@ def train_model(
     """Trains a model on the split's training set and evaluates it on its queries against its database.
 
     Raises:
-        TrainingError: the training set has one class only, or the loss is not finite.
+        TrainingError: the training set has one class only, the loss is not finite, or the checkpoint is of another
+            config or other labels.
         DatasetError: a class has no training image, or no query a relevant one, in the split or after holding out.
         BackboneError, ValueError: the backbone, the loss or n_bits are not to be had.
     """
@@ -134,6 +136,8 @@ def train_model(
         head=network.hash_layer,
         validate=validate if len(held_out) else None,
         checkpoint=checkpoint,
+        task=_task(images, learned, config),
+        on_resume=epochs.extend,
         on_epoch=keep,
         on_progress=on_progress,
     )
@@ -181,6 +185,19 @@ def evaluate_model(
     inputs = ImageInputs(images.pixels, model.input_spec, Augmentation())
     parts = split.query, split.database
     return _quality(model, inputs, images, *parts, RunConfig(n_bits=model.n_bits), ks=ks, radii=radii, legacy=legacy)
+
+
+def _task(images: LabelledImages, learned: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
+    """Returns what a checkpoint must agree on besides the TrainConfig, whose seed decides what is drawn."""
+    digest = hashlib.sha256(learned.tobytes())
+    digest.update(np.asarray(images.targets[learned], np.int64).tobytes())
+    task = asdict(config) | {
+        "training_images": len(learned),
+        "classes": len(images.class_names),
+        "labels": digest.hexdigest()[:16],
+    }
+    del task["training"]
+    return task
 
 
 def _network(config: RunConfig) -> tuple[HashModel, InputSpec]:

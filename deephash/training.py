@@ -7,10 +7,10 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .batch_norm import whole_batch_norm
-from .checkpoint import TrainingState
+from .checkpoint import EpochReport, TrainingState
 from .distributed import Processes, present_processes
 from .errors import TrainingError
 from .muon import Muon
@@ -27,7 +27,7 @@ from .progress import OnProgress, Progress, ignore_progress
 if TYPE_CHECKING:
     from .losses import HashingLoss
 
-__all__ = ["EpochReport", "Inputs", "TrainConfig", "TrainingError", "train"]
+__all__ = ["EpochReport", "Inputs", "TrainConfig", "TrainingError", "has_fast_bf16", "train"]
 
 
 class Inputs(Protocol):
@@ -51,7 +51,8 @@ class TrainConfig:
     epoch, however the run ends; None runs through and returns those of the last.
 
     ``bf16``: let torch's autocast compute the network in bfloat16 where that is safe. Weights, loss and their gradients
-    stay float32, and no loss is scaled: bfloat16 has their exponents. None: on a GPU made for it, not on a CPU.
+    stay float32, and no loss is scaled: bfloat16 has their exponents. None: on a GPU made for it, not on a CPU, where
+    it slows some layers down (``fine_tuning``); ``deephash train`` asks ``has_fast_bf16``.
     """
 
     epochs: int = 20
@@ -72,19 +73,6 @@ class TrainConfig:
             raise ValueError(f"patience is {self.patience}: use 1 epoch or more, or None to run through")
 
 
-@dataclass(frozen=True)
-class EpochReport:
-    """One epoch: mean loss, seconds so far, and whatever ``validate`` returned; the best epoch if there is patience."""
-
-    epoch: int
-    epochs: int
-    loss: float
-    lr: float
-    seconds: float
-    validation: dict[str, float] | None = None
-    best_epoch: int | None = None
-
-
 def train(
     network: nn.Module,
     loss: "HashingLoss",
@@ -96,6 +84,8 @@ def train(
     head: nn.Module | None = None,
     validate: Callable[[nn.Module, int], dict[str, float] | None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    task: Mapping[str, Any] | None = None,
+    on_resume: Callable[[list[EpochReport]], None] = lambda reports: None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_progress: OnProgress = ignore_progress,
 ) -> nn.Module:
@@ -118,12 +108,14 @@ def train(
         validate: called after each epoch with the averaged network and the epoch; for ``config.patience`` it returns
             ``map``, which of several processes counts in the first.
         checkpoint: written after each epoch; training goes on from it, exactly, when it exists.
-        on_epoch: told of each epoch, in every process.
+        task: what else tells this run from others, JSON values only; a checkpoint of another task is refused.
+        on_resume: told, in every process, of the epochs that a checkpoint has behind it.
+        on_epoch: told of each new epoch, in every process.
         on_progress: told of the images seen, after each batch.
 
     Raises:
-        TrainingError: the loss is not finite; the checkpoint belongs to another configuration or is damaged; or another
-            process ended.
+        TrainingError: the loss is not finite; the checkpoint belongs to another configuration or task, or is damaged;
+            or another process ended.
         ValueError: targets and positions differ in number, or there is patience and nothing to validate by.
     """
     if len(targets) != len(positions):
@@ -137,8 +129,9 @@ def train(
     targets = targets.to(device)
     processes.copy_from_first(network)
     state = TrainingState(network, copy.deepcopy(network), loss, _optimizer(network, loss, head, config))
-    if checkpoint:
-        _resume(state, Path(checkpoint), config, processes)
+    task = task or {}
+    if checkpoint and _resume(state, Path(checkpoint), config, task, processes):
+        on_resume(list(state.history))
     n_seen = state.epochs_done * len(positions)
     steps_per_epoch = math.ceil(len(positions) / config.batch_size)
     while state.epochs_done < config.epochs and not _is_out_of_patience(state, config):
@@ -183,35 +176,48 @@ def train(
             if validation is None or "map" not in validation:
                 raise ValueError(f"patience is {config.patience}, but validate returned no map: {validation}")
             state.keep_if_best(processes.of_first(validation["map"]))
-        if checkpoint and processes.rank == 0:
-            state.save(checkpoint, config)
-        on_epoch(
-            EpochReport(
-                state.epochs_done,
-                config.epochs,
-                total / len(positions),
-                config.lr * _learning_rate_share(state.epochs_done, config),
-                state.seconds,
-                validation,
-                state.best.epoch if state.best else None,
-            )
+        report = EpochReport(
+            state.epochs_done,
+            config.epochs,
+            total / len(positions),
+            config.lr * _learning_rate_share(state.epochs_done, config),
+            state.seconds,
+            validation,
+            state.best.epoch if state.best else None,
         )
+        state.history.append(report)
+        if checkpoint and processes.rank == 0:
+            state.save(checkpoint, config, task)
+        on_epoch(report)
     if state.best:
         state.averaged.load_state_dict(state.best.weights)
     return state.averaged.eval()
 
 
+def has_fast_bf16(device: torch.device) -> bool:
+    """Returns whether a device computes in bfloat16: a GPU made for it, or a CPU with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities: Mapping[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # which older versions of torch lack
+    return device.type == "cpu" and any(map(capabilities.get, ("avx512_bf16", "amx_bf16")))
+
+
 def _uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     if config.bf16 is not None:
         return config.bf16
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cuda" and has_fast_bf16(device)
 
 
-def _resume(state: TrainingState, path: Path, config: TrainConfig, processes: Processes) -> None:
+def _resume(
+    state: TrainingState, path: Path, config: TrainConfig, task: Mapping[str, Any], processes: Processes
+) -> bool:
     content = path.read_bytes() if processes.rank == 0 and path.exists() else None
     content = processes.of_first(content)
     if content is not None:
-        state.restore(content, path, config)
+        state.restore(content, path, config, task)
+    return content is not None
 
 
 def _is_out_of_patience(state: TrainingState, config: TrainConfig) -> bool:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,42 @@ def test_validation_comes_out_of_the_training_set(colours):
     result = train_model(images, split, config(validation_share=0.25))
     assert result.model.training_facts["training_images"] == 120
     assert all(report.validation["map"] > 0.25 for report in result.epochs)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_run_goes_on_knows_all_its_epochs_and_refuses_what_was_not_asked_for(colours, tmp_path):
+    images, split = colours
+    asked = config(frozen_stages=1, head_epochs=2, loss="dsdh", loss_options={"mu": 1e3})
+
+    def stop(report):
+        if report.epoch == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_model(images, split, asked, checkpoint=tmp_path / "run.pt", on_epoch=stop)
+    relabelled = replace(images, targets=images.targets[::-1].copy())
+    fewer = RetrievalSplit("fewer", split.query, split.training[1:], split.database)
+    for other, message in (
+        ((images, split, replace(asked, loss_options={})), r"loss_options was \{'mu': 1000\.0\}, is \{\}"),
+        ((images, split, replace(asked, loss="dpsh", loss_options={})), "loss was dsdh, is dpsh"),
+        ((images, split, replace(asked, image_size=48)), "image_size was 32, is 48"),
+        ((images, split, replace(asked, frozen_stages=0)), "frozen_stages was 1, is 0"),
+        ((relabelled, split, asked), "labels was"),
+        ((images, fewer, asked), "training_images was 160, is 159"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            train_model(*other, checkpoint=tmp_path / "run.pt")
+    new = []
+    result = train_model(images, split, asked, checkpoint=tmp_path / "run.pt", on_epoch=new.append)
+    assert [report.epoch for report in new] == [3, 4]
+    undisturbed = train_model(images, split, asked)
+    assert [report.loss for report in result.epochs] == [report.loss for report in undisturbed.epochs]
+    assert result.quality.map == undisturbed.quality.map
+    again = train_model(images, split, asked, checkpoint=tmp_path / "run.pt")
+    assert again.epochs == result.epochs
 
 
 def test_one_class_alone_is_refused(colours):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from torch import nn
 
 from deephash.inputs import FeatureInputs, compute_logits
 from deephash.losses import create_loss
-from deephash.training import TrainConfig, TrainingError, train
+from deephash.training import TrainConfig, TrainingError, has_fast_bf16, train
 
 N, D, BITS, CLASSES = 120, 16, 12, 4
 
@@ -80,8 +81,43 @@ def test_the_seed_decides(data):
 def test_a_checkpoint_of_another_configuration_is_refused(data, tmp_path):
     run(data, CONFIG, checkpoint=tmp_path / "run.pt")
     other = TrainConfig(**{**vars(CONFIG), "lr": 1e-4})
-    with pytest.raises(TrainingError, match="another configuration"):
+    with pytest.raises(TrainingError, match=r"another configuration \(lr was 0\.005, is 0\.0001\): repeat that, or"):
         run(data, other, checkpoint=tmp_path / "run.pt")
+
+
+def test_a_checkpoint_of_another_task_is_refused_and_says_which(data, tmp_path):
+    first = {"loss": "dsdh", "size": 32, "options": {"mu": 1.0}}
+    run(data, CONFIG, checkpoint=tmp_path / "run.pt", task=first)
+    run(data, CONFIG, checkpoint=tmp_path / "run.pt", task=first | {"of_a_later_version": 1})
+    for task, message in (
+        (first | {"size": 64, "loss": "dpsh"}, r"\(loss was dsdh, is dpsh; size was 32, is 64\)"),
+        (first | {"options": {}}, r"options was \{'mu': 1\.0\}, is \{\}"),
+        (None, "loss was dsdh, is None"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            run(data, CONFIG, checkpoint=tmp_path / "run.pt", task=task)
+
+
+@pytest.mark.parametrize("stopped_after", [1, 5, 6])
+def test_a_resumed_run_knows_the_epochs_before_it(data, tmp_path, stopped_after):
+    def stop(report):
+        if report.epoch == stopped_after:
+            raise Stop
+
+    def validate(network, epoch):
+        return {"map": epoch / 10}
+
+    undisturbed, before, new = [], [], []
+    run(data, CONFIG, validate=validate, on_epoch=undisturbed.append)
+    options = {"validate": validate, "checkpoint": tmp_path / "run.pt"}
+    with pytest.raises(Stop):
+        run(data, CONFIG, on_epoch=stop, **options)
+    run(data, CONFIG, on_resume=before.extend, on_epoch=new.append, **options)
+    assert len(before) == stopped_after
+    every = [[replace(report, seconds=0) for report in reports] for reports in (before + new, undisturbed)]
+    assert every[0] == every[1]
+    seconds = [report.seconds for report in before + new]
+    assert seconds == sorted(seconds)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
@@ -169,7 +205,7 @@ def test_a_checkpoint_that_knows_fewer_settings_has_the_others_at_their_defaults
     def forget_patience(value):
         values = torch.load(tmp_path / "run.pt", weights_only=True)
         config = json.loads(values["config"])
-        del config["patience"], values["best"]
+        del config["patience"], values["best"], values["task"], values["history"]
         torch.save(values | {"config": json.dumps(config | value)}, tmp_path / "run.pt")
 
     with pytest.raises(Stop):
@@ -234,6 +270,14 @@ def test_patience_needs_something_to_wait_for(data):
         run(data, PATIENT, validate=lambda network, epoch: {"loss": 1})
     with pytest.raises(ValueError, match="patience is 0: use 1 epoch or more"):
         TrainConfig(patience=0)
+
+
+def test_fast_bf16_is_what_the_processor_says(monkeypatch):
+    for capabilities, fast in (
+        ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True, "avx512_bf16": False}, False),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert has_fast_bf16(torch.device("cpu")) == fast
 
 
 def test_bf16_is_off_on_a_cpu_unless_asked_for(data):
