@@ -20,54 +20,63 @@ import torch
 from benchmarks.cifar10 import CACHE
 from benchmarks.cifar10_from_scratch import mirrored_quality
 from benchmarks.record import RESULTS, conditions
-from deephash.augmentation import Augmentation
 from deephash.datasets import PROTOCOLS, LabelledImages, RetrievalSplit, load_cifar10, split_cifar10
 from deephash.losses import LOSSES
-from deephash.supervised import RunConfig, hold_out, train_model
-from deephash.training import EpochReport, TrainConfig
+from deephash.recipes import FINE_TUNING, loss_options
+from deephash.supervised import hold_out, train_model
+from deephash.training import EpochReport
 
-LOSS_OPTIONS: dict[str, dict[str, Any]] = {"dsdh": {"mu": 1e3, "nu": 1e2}}
 _VALIDATION_HELP = "hold so much of the training set out and judge on it: to choose settings; writes no result"
 
 
 def main() -> None:
     """Runs the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    training = FINE_TUNING.training
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--method", choices=sorted(LOSSES), default="dsdh")
     parser.add_argument("--loss-options", type=json.loads, metavar="JSON", help="instead of those of the recipe")
     parser.add_argument("--bits", type=int, default=48)
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="cifar10-1")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--size", type=int, default=160, metavar="PIXELS")
-    parser.add_argument("--frozen-stages", type=int, default=2, metavar="N", help="stay as they are, with the stem")
-    parser.add_argument("--head-epochs", type=int, default=30, help="of the hash layer alone, before the backbone's")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=2e-3, help="of the hash layer")
-    parser.add_argument("--backbone-lr", type=float, default=1.5e-4)
+    parser.add_argument("--epochs", type=int, default=training.epochs)
+    parser.add_argument("--size", type=int, default=FINE_TUNING.image_size, metavar="PIXELS")
+    parser.add_argument(
+        "--frozen-stages",
+        type=int,
+        default=FINE_TUNING.frozen_stages,
+        metavar="N",
+        help="stay as they are, with the stem",
+    )
+    parser.add_argument(
+        "--head-epochs",
+        type=int,
+        default=FINE_TUNING.head_epochs,
+        help="of the hash layer alone, before the backbone's",
+    )
+    parser.add_argument("--batch-size", type=int, default=training.batch_size)
+    parser.add_argument("--lr", type=float, default=training.lr, help="of the hash layer")
+    parser.add_argument("--backbone-lr", type=float, default=training.backbone_lr)
     parser.add_argument("--validation", type=float, default=0.0, metavar="SHARE", help=_VALIDATION_HELP)
     parser.add_argument("--mirrored", action="store_true", help="judge the mean of the logits of mirror images, too")
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
     name = f"{options.protocol}-{options.method}-{options.bits}-{options.seed}"
-    config = RunConfig(
+    chosen = options.loss_options
+    config = replace(
+        FINE_TUNING,
         loss=options.method,
         n_bits=options.bits,
         image_size=options.size,
         frozen_stages=options.frozen_stages,
         head_epochs=options.head_epochs,
-        loss_options=LOSS_OPTIONS.get(options.method, {}) if options.loss_options is None else options.loss_options,
-        augmentation=Augmentation(min_area=0.5, colour=0.2, cutout=0.25),
-        training=TrainConfig(
+        loss_options=loss_options(FINE_TUNING, options.method, 0) if chosen is None else chosen,
+        training=replace(
+            FINE_TUNING.training,
             epochs=options.epochs,
             batch_size=options.batch_size,
             lr=options.lr,
             backbone_lr=options.backbone_lr,
-            weight_decay=1e-2,
-            warmup_epochs=0.5,
-            averaging=0.99,
-            bf16=True,
             seed=options.seed,
         ),
     )
@@ -77,25 +86,20 @@ def main() -> None:
         split = _validation_split(images, split, options.validation)
         name = f"{split.protocol}-{options.method}-{options.bits}-{options.seed}"
     CACHE.mkdir(exist_ok=True)
-    checkpoint, log = CACHE / f"{name}.pt", CACHE / f"{name}.jsonl"
-    if not checkpoint.exists():
-        log.unlink(missing_ok=True)
+    checkpoint = CACHE / f"{name}.pt"
 
     def on_epoch(report: EpochReport) -> None:
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(report)) + "\n")
         left = report.seconds / report.epoch * (report.epochs - report.epoch) / 60
         print(f"epoch {report.epoch} of {report.epochs}: loss {report.loss:.4f}, about {left:.0f} min left", flush=True)
 
     result = train_model(images, split, config, name=name, checkpoint=checkpoint, on_epoch=on_epoch)
-    epochs = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     content = {
         "config": asdict(config),
         "protocol": split.protocol,
         "threads": torch.get_num_threads(),
-        "seconds": epochs[-1]["seconds"],
+        "seconds": result.epochs[-1].seconds,
         "quality": result.quality.to_dict(),
-        "epochs": epochs,
+        "epochs": [asdict(report) for report in result.epochs],
         "conditions": conditions(),
     }
     print(f"{name}: mAP {result.quality.map:.4f}, {content['seconds'] / 60:.0f} min of training")

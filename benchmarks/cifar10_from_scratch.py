@@ -17,7 +17,6 @@ import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,15 +30,10 @@ from deephash.inference import inference_copy
 from deephash.inputs import ImageInputs, compute_logits
 from deephash.losses import LOSSES
 from deephash.model import HashModel
+from deephash.recipes import CIFAR_RESNET, loss_options
 from deephash.supervised import RunConfig, train_model
-from deephash.training import EpochReport, TrainConfig
+from deephash.training import EpochReport
 from index import pack_bits
-
-# eta / n_train is the weight of the distance from the codes; mu / eta is so large that the classifier, not the logit,
-# decides a bit: images of a class share a code. nu / mu as published.
-LOSS_OPTIONS: dict[str, dict[str, Any]] = {
-    "dsdh": {"eta": 1_500.0, "mu": 1e7, "nu": 1e6, "columns": 4_000, "centers": True}
-}
 
 
 def main() -> None:
@@ -83,17 +77,18 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    training = CIFAR_RESNET.training
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--method", choices=sorted(LOSSES), default="dsdh")
     parser.add_argument("--loss-options", type=json.loads, metavar="JSON", help="instead of those of the recipe")
     parser.add_argument("--bits", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=26)
-    parser.add_argument("--batch-size", type=int, default=1_000)
-    parser.add_argument("--lr", type=float, default=0.05, help="of AdamW: the hash layer and all biases")
-    parser.add_argument("--backbone-lr", type=float, default=0.2, help="of Muon: the convolutions")
-    parser.add_argument("--shift", type=int, default=2, metavar="PIXELS")
-    parser.add_argument("--cutout", type=float, default=0.0, metavar="SHARE")
+    parser.add_argument("--epochs", type=int, default=training.epochs)
+    parser.add_argument("--batch-size", type=int, default=training.batch_size)
+    parser.add_argument("--lr", type=float, default=training.lr, help="of AdamW: the hash layer and all biases")
+    parser.add_argument("--backbone-lr", type=float, default=training.backbone_lr, help="of Muon: the convolutions")
+    parser.add_argument("--shift", type=int, default=CIFAR_RESNET.augmentation.shift, metavar="PIXELS")
+    parser.add_argument("--cutout", type=float, default=CIFAR_RESNET.augmentation.cutout, metavar="SHARE")
     parser.add_argument(
         "--share", type=float, default=1.0, help="train on so much of the training set, drawn at random"
     )
@@ -106,28 +101,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config(options: argparse.Namespace) -> RunConfig:
     chosen = options.loss_options
-    return RunConfig(
+    return replace(
+        CIFAR_RESNET,
         loss=options.method,
         n_bits=options.bits,
-        backbone="cifar_resnet",
-        pretrained=False,
-        image_size=32,
-        hash_layer_scale=0.05,
         validation_share=options.validation,
-        loss_options=LOSS_OPTIONS.get(options.method, {}) if chosen is None else chosen,
-        augmentation=Augmentation(min_area=1.0, colour=0.0, cutout=options.cutout, shift=options.shift),
-        training=TrainConfig(
+        # As for the whole training set, whatever part of it is trained on.
+        loss_options=loss_options(CIFAR_RESNET, options.method, 50_000) if chosen is None else chosen,
+        augmentation=replace(CIFAR_RESNET.augmentation, cutout=options.cutout, shift=options.shift),
+        training=replace(
+            CIFAR_RESNET.training,
             epochs=options.epochs,
             batch_size=options.batch_size,
             lr=options.lr,
             backbone_lr=options.backbone_lr,
-            weight_decay=0.0,
-            warmup_epochs=0.0,
-            averaging=0.0,
-            clip_norm=1e6,  # the steps of Muon and AdamW do not depend on the size of the gradient
-            bf16=True,
             seed=options.seed,
-            optimizer="muon",
         ),
     )
 

@@ -1,10 +1,11 @@
 """``deephash train``; registers ``deephash evaluate`` beside it."""
 
+import inspect
 import json as json_module
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -40,16 +41,37 @@ def train(
     download: Download = False,
     protocol: Protocol = "cifar10-1",
     loss: Annotated[str, typer.Option(metavar="NAME", help="Any of deephash.losses.LOSSES.")] = "dsdh",
+    loss_option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the loss, such as mu=1e3; repeatable.")
+    ] = None,
     bits: Annotated[int, typer.Option(metavar="N", help="Length of the codes, 8 to 1024.")] = 48,
     backbone: Annotated[
         str | None, typer.Option(metavar="NAME", help="timm's or torchvision/NAME.  [default: efficientnet_lite0]")
     ] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Begin with random weights.")] = False,
-    size: Annotated[int, typer.Option(metavar="PIXELS", min=16, help="Side of the images that the network sees.")] = 96,
-    epochs: Annotated[int, typer.Option(metavar="N", min=1)] = 20,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=2)] = 64,
-    lr: Annotated[float, typer.Option(metavar="RATE", help="Learning rate of the hash layer.")] = 2e-3,
-    backbone_lr: Annotated[float, typer.Option(metavar="RATE", help="Learning rate of the backbone.")] = 5e-4,
+    size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", min=16, help="Side of the images that the network sees.  [default: 160]"),
+    ] = None,
+    frozen_stages: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Leave the stem and N stages as they are.  [default: 2]")
+    ] = None,
+    head_epochs: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Of the hash layer alone, before all else.  [default: 30]")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Passes over the training set.  [default: 10]")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", min=2, help="Images a step.  [default: 64]")] = None,
+    lr: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Learning rate of the hash layer.  [default: 0.002]")
+    ] = None,
+    backbone_lr: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Learning rate of the backbone.  [default: 0.00015]")
+    ] = None,
+    bf16: Annotated[
+        bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16.  [default: where it is fast]")
+    ] = None,
     validation: Annotated[
         float, typer.Option(metavar="SHARE", help="Hold out this share of the training set, and report its mAP.")
     ] = 0.0,
@@ -66,6 +88,11 @@ def train(
 ) -> None:
     """Train a hashing model on labelled images, and judge it.
 
+    A pretrained backbone is fine-tuned: its batch norms and first stages stay as they are, and the hash layer learns
+    first; one without stages, such as torchvision's, is trained whole. --scratch trains everything, with defaults of
+    its own: those of cifar_resnet are for images of 32 pixels (deephash/recipes.py). bfloat16 is used on GPUs made for
+    it; on CPUs with AVX512-BF16 or AMX, too, but for networks without a recipe for it.
+
     A checkpoint is kept beside the output after each epoch: stop with Ctrl-C, and the same command goes on from there,
     exactly. The queries are looked at once, at the end. Without a protocol of its own, a data set is split at random: a
     tenth are queries. On several GPUs or processors, "torchrun --nproc-per-node N -m deephash train ..." has N
@@ -79,29 +106,92 @@ def train(
     from .backbones import DEFAULT_BACKBONE
     from .distributed import AnotherProcessFailed, joined_processes
     from .losses import LOSSES
-    from .supervised import RunConfig
-    from .training import TrainConfig
+    from .recipes import choose_recipe
 
     try:
         with joined_processes() as processes:
             if loss not in LOSSES:
                 usage_error(f"--loss {loss!r} is not known: choose one of {', '.join(LOSSES)}")
+            loss_options = _loss_options(loss, loss_option or ())
             if not output.absolute().parent.is_dir():
                 usage_error(f"--output {display_path(output)}: the folder does not exist")
             if patience and not validation:
                 usage_error("--patience waits for a better mAP on --validation SHARE: give both, 0.1 for example")
+            if scratch and (frozen_stages is not None or head_epochs):
+                usage_error("--scratch trains everything: leave --frozen-stages and --head-epochs out")
             images, split = load_dataset(dataset, data, download=download, protocol=protocol, seed=seed)
-            config = RunConfig(
-                loss=loss, n_bits=bits, backbone=backbone or DEFAULT_BACKBONE, pretrained=not scratch, image_size=size,
-                validation_share=validation,
-                training=TrainConfig(
-                    epochs=epochs, batch_size=batch_size, lr=lr, backbone_lr=backbone_lr, weight_decay=1e-2,
-                    averaging=0.995, patience=patience, seed=seed,
-                ),
+            recipe = choose_recipe(backbone or DEFAULT_BACKBONE, pretrained=not scratch)
+            training = _given(epochs=epochs, batch_size=batch_size, lr=lr, backbone_lr=backbone_lr)
+            config = replace(
+                recipe, loss=loss, n_bits=bits, validation_share=validation,
+                training=replace(recipe.training, patience=patience, seed=seed, **training),
+                **_given(image_size=size, frozen_stages=frozen_stages, head_epochs=head_epochs),
+            )  # fmt: skip
+            config = _suited(config, images, split, strict=frozen_stages is not None, speaks=processes.rank == 0)
+            config = replace(
+                config, loss_options=config.loss_options | loss_options,
+                training=replace(config.training, **_given(bf16=bf16)),
             )  # fmt: skip
             _train(images, split, config, processes, output, log, json=json)
     except AnotherProcessFailed:  # which says why
         raise typer.Exit(EXIT_FAILED) from None
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Returns the options that were given; the others are None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _loss_options(loss: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Returns the options of a loss from NAME=VALUE, each of the type of its default: a number where that is None."""
+    from .losses import LOSSES
+
+    known = {
+        name: parameter.default
+        for name, parameter in inspect.signature(LOSSES[loss]).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            usage_error(f"--loss-option {text!r}: write NAME=VALUE; {loss} has {', '.join(known) or 'no options'}")
+        default = known[name]
+        try:
+            if isinstance(default, bool):
+                options[name] = {"true": True, "false": False}[value.lower()]
+            else:
+                options[name] = (float if default is None else type(default))(value)
+        except (KeyError, ValueError):
+            kind = "true or false" if isinstance(default, bool) else f"a number, such as {default or 1}"
+            usage_error(f"--loss-option {text!r}: {name} is {kind}")
+    return options
+
+
+def _suited(
+    config: "RunConfig", images: "LabelledImages", split: "RetrievalSplit", *, strict: bool, speaks: bool
+) -> "RunConfig":
+    """Returns the config, suited to this backbone, these images and this machine; says what it gave up."""
+    from .augmentation import Augmentation
+    from .model import best_device
+    from .recipes import loss_options, without_frozen_stages
+    from .training import has_fast_bf16
+
+    if not strict:
+        config, reason = without_frozen_stages(config)
+        if reason and speaks:
+            note(f"training everything: {reason}")
+    size = config.image_size
+    if config.augmentation.shift and images.pixels.shape[1:3] != (size, size):
+        config = replace(config, augmentation=Augmentation())  # images are scaled, so crops cost nothing more
+    n_train = round(len(split.training) * (1 - config.validation_share))
+    # True asks for it where it is fast; None leaves it to the trainer, which takes it on a GPU alone.
+    bf16 = config.training.bf16 and has_fast_bf16(best_device())
+    return replace(
+        config,
+        loss_options=loss_options(config, config.loss, n_train),
+        training=replace(config.training, bf16=bf16),
+    )
 
 
 def _train(

@@ -1,15 +1,21 @@
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from deephash.augmentation import Augmentation
+from deephash.backbones import DEFAULT_BACKBONE, create_backbone
 from deephash.cli_training import _epoch_text
+from deephash.model import HashModel, load_model
+from deephash.recipes import CIFAR_RESNET, FINE_TUNING
 from deephash.samples import load_cifar10_sample
 from deephash.training import EpochReport
 from tests.deephash.command_line import run as run_here
@@ -23,7 +29,7 @@ def deephash(*arguments, cwd):
 
 
 TRAIN = ["train", "classes", "-o", "m.safetensors", "--loss", "orthohash", "--bits", 16, "--size", 32, "--scratch",
-         "--backbone", "test_efficientnet", "--epochs", 2, "--batch-size", 16, "--json"]  # fmt: skip
+         "--backbone", "test_efficientnet", "--epochs", 2, "--batch-size", 16, "--no-bf16", "--json"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +136,113 @@ def test_patience_stops_early_and_says_so(folder, monkeypatch):
     best = epochs[-1]["best_epoch"]
     assert epochs[-1]["epoch"] == best + 1 < 30
     assert f"stopped after epoch {best + 1} of 30; the model is that of epoch {best}" in done.stderr
+
+
+QUICK = ["--bits", 16, "--size", 32, "--epochs", 2, "--batch-size", 16, "--json"]
+
+
+def facts_of(folder, *arguments):
+    """Trains in this process; returns what it said on stderr, and the training facts in the model."""
+    done = run_here("train", "classes", "-o", folder / "f.safetensors", *QUICK, *arguments)
+    assert done.exit_code == 0, done.output
+    return done.stderr, load_model(folder / "f.safetensors").card.training
+
+
+def test_a_pretrained_backbone_is_fine_tuned_by_the_recipe(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("deephash.training.has_fast_bf16", lambda device: False)
+    said, facts = facts_of(tmp_path)
+    config = facts["config"]
+    assert "training everything" not in said
+    assert (config["frozen_stages"], config["head_epochs"]) == (2, 30)
+    assert config["training"]["backbone_lr"] == FINE_TUNING.training.backbone_lr
+    assert config["training"]["epochs"] == 2
+    assert config["training"]["bf16"] is False
+    assert config["augmentation"] == asdict(FINE_TUNING.augmentation)
+    assert config["loss_options"] == {"mu": 1e3, "nu": 1e2}
+    untouched = create_backbone(DEFAULT_BACKBONE).module.state_dict()
+    trained = load_model(tmp_path / "f.safetensors").backbone.state_dict()
+    last = "blocks.6.0.conv_pwl.weight"
+    assert not torch.equal(trained[last], untouched[last])
+
+
+def test_the_help_gives_the_defaults_of_the_recipe():
+    text = " ".join(run_here("train", "--help").stdout.split())
+    for option, default in (
+        ("--size", FINE_TUNING.image_size),
+        ("--frozen-stages", FINE_TUNING.frozen_stages),
+        ("--head-epochs", FINE_TUNING.head_epochs),
+        ("--epochs", FINE_TUNING.training.epochs),
+        ("--batch-size", FINE_TUNING.training.batch_size),
+        ("--lr", FINE_TUNING.training.lr),
+        ("--backbone-lr", FINE_TUNING.training.backbone_lr),
+    ):
+        (told,) = re.findall(rf" {option} [A-Z]+ [^\[]*\[default: (\S+)\]", text)
+        assert float(told) == default, option
+
+
+def test_options_override_the_recipe(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    _, facts = facts_of(
+        tmp_path, "--frozen-stages", 4, "--head-epochs", 1, "--lr", 1e-3, "--bf16", "--loss-option", "mu=10",
+        "--loss-option", "discrete=false",
+    )  # fmt: skip
+    config = facts["config"]
+    assert (config["frozen_stages"], config["head_epochs"]) == (4, 1)
+    assert (config["training"]["lr"], config["training"]["bf16"]) == (1e-3, True)
+    assert config["loss_options"] == {"mu": 10.0, "nu": 100.0, "discrete": False}
+
+
+def test_cifar_resnet_from_scratch_has_its_own_recipe(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    said, facts = facts_of(tmp_path, "--scratch", "--backbone", "cifar_resnet")
+    config = facts["config"]
+    assert "training everything" not in said
+    assert config["training"]["optimizer"] == "muon"
+    assert config["hash_layer_scale"] == CIFAR_RESNET.hash_layer_scale
+    # The files are not as small as the network sees: they cannot be shifted by its pixels.
+    assert config["augmentation"] == asdict(Augmentation())
+    assert config["loss_options"]["eta"] == pytest.approx(0.03 * 54)
+
+
+def test_the_same_command_goes_on_and_another_is_refused(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    command = ["train", "classes", "-o", tmp_path / "r.safetensors", *QUICK, "--scratch", "--backbone",
+               "test_efficientnet", "--loss", "greedyhash"]  # fmt: skip
+    save = HashModel.save
+
+    def full_disk(model, path):
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(HashModel, "save", full_disk)
+    assert run_here(*command).exit_code == 1
+    assert (tmp_path / ".r.safetensors.checkpoint").exists()
+    monkeypatch.setattr(HashModel, "save", save)
+    other = run_here(*command, "--loss-option", "weight=0.5")
+    assert other.exit_code == 1
+    assert "loss_options was {}, is {'weight': 0.5}" in other.stderr
+    done = run_here(*command)
+    assert done.exit_code == 0, done.output
+    assert "going on from" in done.stderr
+    assert not (tmp_path / ".r.safetensors.checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--loss-option", "my=1"], "write NAME=VALUE; dsdh has mu, nu, eta, update, discrete"),
+        (["--loss-option", "mu"], "--loss-option 'mu': write NAME=VALUE"),
+        (["--loss-option", "mu=much"], "mu is a number, such as 1.0"),
+        (["--loss-option", "discrete=1"], "discrete is true or false"),
+        (["--scratch", "--frozen-stages", 2], "--scratch trains everything"),
+        (["--scratch", "--head-epochs", 2], "--scratch trains everything"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(folder, monkeypatch, options, message):
+    monkeypatch.chdir(folder)
+    done = run_here("train", "classes", "-o", "x.safetensors", *options)
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.replace("│", "").split())
 
 
 def test_an_epoch_is_told_with_its_loss_validation_and_time_left():
