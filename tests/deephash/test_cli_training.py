@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -191,6 +191,18 @@ def test_options_override_the_recipe(folder, monkeypatch, tmp_path):
     assert (config["frozen_stages"], config["head_epochs"]) == (4, 1)
     assert (config["training"]["lr"], config["training"]["bf16"]) == (1e-3, True)
     assert config["loss_options"] == {"mu": 10.0, "nu": 100.0, "discrete": False}
+
+
+def test_stages_that_the_backbone_lacks_are_an_error_if_asked_for_and_else_a_note(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    done = run_here("train", "classes", "-o", tmp_path / "x.safetensors", *QUICK, "--frozen-stages", 90)
+    assert done.exit_code == 1
+    assert "frozen_stages is 90, but the backbone has" in done.stderr
+    monkeypatch.setattr("deephash.recipes.FINE_TUNING", replace(FINE_TUNING, frozen_stages=90))
+    said, facts = facts_of(tmp_path, "--epochs", 1)
+    assert said.startswith("training everything: frozen_stages is 90, but the backbone has")
+    assert facts["config"]["frozen_stages"] is None
+    assert facts["config"]["head_epochs"] == 30
 
 
 def test_cifar_resnet_from_scratch_has_its_own_recipe(folder, monkeypatch, tmp_path):
