@@ -57,7 +57,7 @@ def _variants(size: int, frozen: int) -> dict[str, tuple[nn.Module, bool]]:
         "batch norms folded": (folded, False),
         f"... stem and {frozen} stages frozen": (partly, False),
         "... bfloat16": (partly, True),
-        "... bfloat16, depthwise convolutions in float32": (prepare_fine_tuning(plain, size, frozen), True),
+        "... bfloat16, depthwise convolutions of our own": (prepare_fine_tuning(plain, size, frozen), True),
     }
 
 

@@ -2,16 +2,14 @@
 
 Three measures, each of which leaves what the network computes as it is: batch norms folded into the convolutions before
 them (their statistics stay those of the pretraining), the first stages frozen (they hold the large activations), and
-depthwise convolutions kept in float32 under autocast, where bfloat16 is slower. ``benchmarks.fine_tuning`` measures
-each.
+depthwise convolutions that are fast in bfloat16 (``depthwise``). ``benchmarks.fine_tuning`` measures each.
 """
 
-from functools import cache
 from typing import Any, cast
 
-import torch
 from torch import nn
 
+from .depthwise import use_fast_depthwise
 from .errors import BackboneError
 from .inference import inference_copy, unfold_batch_norms
 
@@ -27,9 +25,7 @@ def prepare_fine_tuning(backbone: nn.Module, size: int, frozen_stages: int) -> n
     folded = inference_copy(backbone, size)
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules()):
         raise BackboneError("this backbone has batch norms that cannot be folded: train it with frozen_stages=None")
-    for module in folded.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.__class__ = _in_float32(type(module))  # type: ignore[arg-type]
+    use_fast_depthwise(folded)
     for parameter in folded.parameters():
         parameter.requires_grad_(True)
     freeze_stages(folded, frozen_stages)
@@ -39,18 +35,6 @@ def prepare_fine_tuning(backbone: nn.Module, size: int, frozen_stages: int) -> n
 def finish_fine_tuning(trained: nn.Module, backbone: nn.Module) -> None:
     """Writes the trained weights into the backbone that ``prepare_fine_tuning`` copied: it then computes the same."""
     unfold_batch_norms(trained, backbone)
-
-
-@cache
-def _in_float32(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """Returns the class of convolutions of this kind that run in float32 under autocast."""
-
-    class Float32Conv2d(kind):  # type: ignore[misc, valid-type]
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(images.device.type, enabled=False):
-                return super().forward(images.float())
-
-    return Float32Conv2d
 
 
 def freeze_stages(backbone: nn.Module, n: int) -> None:
