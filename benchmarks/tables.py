@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import copies, evaluation, first_use, general, startup
+from benchmarks import cifar10_end_to_end, copies, evaluation, first_use, general, startup
 from benchmarks.cifar10.markdown import protocol_table, tuning_table
 from benchmarks.cifar10.options import TUNING
 from benchmarks.cifar10.results import load_results
@@ -51,9 +51,14 @@ def _of_protocol(protocol: str, **options: bool) -> Callable[[], str]:
     return lambda: protocol_table(load_results(), protocol, **options)
 
 
+def _of_folder(name: str, table: Callable[[Any], str]) -> Callable[[], str]:
+    return lambda: table([json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS / name).glob("*.json")])
+
+
 _TABLES: dict[str, Callable[[], str]] = {
     **{name: _of_protocol(name) for name in ("cifar10-1", "cifar10", "cifar10-2", "cifar10-unseen")},
     "cifar10-2-asymmetric": _of_protocol("cifar10-2", asymmetric=True),
+    "cifar10-end-to-end": _of_folder("cifar10-end-to-end", cifar10_end_to_end.table),
     "cifar10-tuning": _of_file(TUNING, tuning_table),
     "copies": _of_file("copies", copies.table),
     "evaluation": _of_file("evaluation", evaluation.table),
