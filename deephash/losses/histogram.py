@@ -22,9 +22,9 @@ class MIHash(HashingLoss):
     Args:
         n_bins: None for the authors' n_bits / 2 (at least 1).
         sharpness: of the sigmoid. The authors take 1 (a network fine-tuned on 5,000 images of CIFAR-10), 10 (ImageNet),
-            30 (50,000 images of CIFAR-10) and 40 (one layer on frozen features). At 1 all distances are close to n_bits
-            / 2 at first, and the loss is content when two classes then come to lie a bin or two apart, which images
-            that it has not seen do not respect (``benchmarks/results/cifar10-tuning.json``).
+            30 (50,000 images of CIFAR-10) and 40 (one layer on frozen features). At 1 the histograms tell classes that
+            look alike from each other by the size of their logits, and the bits, their signs, may not: mAP at 48 bits
+            falls far behind (``benchmarks/results/cifar10-tuning.json``).
 
     Source: Cakir, He, Bargal, Sclaroff, "MIHash: online hashing with mutual information", ICCV 2017;
     "Hashing with mutual information", TPAMI 2019; n_bins from its code. Deviation: the mean over the batch,
