@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cifar10_end_to_end, copies, evaluation, first_use, general, startup
-from benchmarks.cifar10.markdown import protocol_table, tuning_table
+from benchmarks.cifar10.markdown import cost_table, protocol_table, tuning_table
 from benchmarks.cifar10.options import TUNING
 from benchmarks.cifar10.results import load_results
 from benchmarks.record import RESULTS
@@ -59,6 +59,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     **{name: _of_protocol(name) for name in ("cifar10-1", "cifar10", "cifar10-2", "cifar10-unseen")},
     "cifar10-2-asymmetric": _of_protocol("cifar10-2", asymmetric=True),
     "cifar10-end-to-end": _of_folder("cifar10-end-to-end", cifar10_end_to_end.table),
+    "cifar10-cost": lambda: cost_table(load_results()),
     "cifar10-tuning": _of_file(TUNING, tuning_table),
     "copies": _of_file("copies", copies.table),
     "evaluation": _of_file("evaluation", evaluation.table),

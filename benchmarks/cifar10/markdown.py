@@ -7,8 +7,9 @@ from typing import Any
 
 from benchmarks.cifar10.methods import FLOAT, METHODS
 from benchmarks.cifar10.options import GRID
+from deephash.datasets import PROTOCOLS
 
-__all__ = ["check_one_frame", "protocol_table", "tuning_table"]
+__all__ = ["check_one_frame", "cost_table", "protocol_table", "tuning_table"]
 
 _Runs = Sequence[dict[str, Any]]
 
@@ -73,6 +74,29 @@ def tuning_table(numbers: dict[str, list[dict[str, Any]]]) -> str:
             options = ", ".join(f"{name} = {value:g}" for name, value in one["options"].items()) or "defaults"
             cells = [options, *(f"{statistics.mean(one['map'][n]):.3f}" for n in ("12", "48")), f"{one['mean']:.3f}"]
             lines.append(_row(METHODS[loss].label, [f"**{cell}**" for cell in cells] if one is chosen else cells))
+    return "\n".join(lines)
+
+
+def cost_table(results: _Runs) -> str:
+    """Returns the CPU time of learning and encoding by protocol; a training that serves two protocols counts once."""
+    counted = set()
+    costs: dict[str, list[tuple[float, str]]] = {}
+    for run in sorted(results, key=lambda one: list(PROTOCOLS).index(one["protocol"])):
+        training = (run["method"], run["n_bits"], run["seed"], run["cpu_seconds"])
+        if training not in counted:
+            counted.add(training)
+            costs.setdefault(run["protocol"], []).append((run["cpu_seconds"], METHODS[run["method"]].label))
+    lines = ["| protocol | trainings | CPU minutes | median CPU seconds | slowest |", "|---|---|---|---|---|"]
+    for protocol, all_costs in costs.items():
+        seconds = [cost for cost, _ in all_costs]
+        most, label = max(all_costs)
+        cells = [
+            len(seconds),
+            f"{sum(seconds) / 60:.0f}",
+            f"{statistics.median(seconds):.1f}",
+            f"{most:.0f} s, {label}",
+        ]
+        lines.append(_row(f"`{protocol}`", [str(cell) for cell in cells]))
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from benchmarks.cifar10.markdown import protocol_table, tuning_table
+from benchmarks.cifar10.markdown import cost_table, protocol_table, tuning_table
 from benchmarks.cifar10.methods import METHODS, Supervised
 from benchmarks.cifar10.options import GRID, chosen_options
 from benchmarks.tables import PAGES, fill_tables
@@ -91,6 +91,21 @@ def test_the_best_on_validation_images_is_chosen_and_shown():
     assert rows == [
         "| DPSH | defaults | 0.150 | 0.300 | 0.200 |",
         "| DPSH | **eta = 50** | **0.500** | **0.700** | **0.600** |",
+    ]
+
+
+def test_a_training_that_serves_two_protocols_costs_once():
+    runs = [
+        *(
+            a_run("dsdh", 12, 0, 0.5, protocol=protocol) | {"cpu_seconds": 70.0}
+            for protocol in ("cifar10", "cifar10-1")
+        ),
+        a_run("csq", 12, 0, 0.5) | {"cpu_seconds": 20.0},
+        a_run("csq", 12, 0, 0.5, protocol="cifar10-2") | {"cpu_seconds": 240.0},
+    ]
+    assert cost_table(runs).splitlines()[2:] == [
+        "| `cifar10-1` | 2 | 2 | 45.0 | 70 s, DSDH |",
+        "| `cifar10-2` | 1 | 4 | 240.0 | 240 s, CSQ |",
     ]
 
 
