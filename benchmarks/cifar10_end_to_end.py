@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=48)
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="cifar10-1")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=training.epochs)
-    parser.add_argument("--size", type=int, default=FINE_TUNING.image_size, metavar="PIXELS")
+    parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--size", type=int, default=224, metavar="PIXELS")
     parser.add_argument(
         "--frozen-stages",
         type=int,
@@ -111,6 +111,7 @@ def main() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if options.model:
+        result.model.name = options.model.stem
         result.model.save(options.model, half=True)
 
 

@@ -97,10 +97,14 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
 
 
 def builtin_models() -> dict[str, Path]:
-    """Returns the models shipped with the package: name -> file, shortest codes first."""
+    """Returns the models shipped with the package: name -> file, the general ones first, shortest codes first."""
     folder = Path(str(resources.files("deephash") / "builtin"))
     files = {path.stem: path for path in folder.glob("*.safetensors")}
-    return dict(sorted(files.items(), key=lambda item: (item[0].rpartition("-")[0], len(item[0]), item[0])))
+
+    def order(name: str) -> tuple[bool, str, int, str]:
+        return not name.startswith("general-"), name.rpartition("-")[0], len(name), name
+
+    return {name: files[name] for name in sorted(files, key=order)}
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:

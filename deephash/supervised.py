@@ -149,6 +149,7 @@ def train_model(
     facts = {
         "loss": config.loss,
         "protocol": split.protocol,
+        "fitted_to": f"{len(learned)} labelled images, {split.protocol}",
         "training_images": len(learned),
         "seconds": round(epochs[-1].seconds) if epochs else 0,
         "best_epoch": epochs[-1].best_epoch if epochs else None,
