@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cifar10_end_to_end, copies, evaluation, first_use, general, startup
+from benchmarks import cifar10_end_to_end, copies, evaluation, fine_tuning, first_use, general, startup
 from benchmarks.cifar10.markdown import cost_table, protocol_table, tuning_table
 from benchmarks.cifar10.options import TUNING
 from benchmarks.cifar10.results import load_results
@@ -63,6 +63,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "cifar10-tuning": _of_file(TUNING, tuning_table),
     "copies": _of_file("copies", copies.table),
     "evaluation": _of_file("evaluation", evaluation.table),
+    "fine_tuning": _of_file("fine_tuning", fine_tuning.table),
     "first_use": _of_file("first_use", first_use.table),
     "general": _of_file("general", general.table),
     "startup": _of_file("startup", startup.table),
