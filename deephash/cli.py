@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import __version__, cli_training
-from .cli_errors import EXIT_CODES_HELP, EXIT_INCOMPLETE, EXIT_INTERRUPTED, reports_errors, usage_error
+from .cli_errors import (
+    EXIT_CODES_HELP,
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    press_dropped_ctrl_c_again,
+    reports_errors,
+    usage_error,
+)
 from .cli_options import Html, Index, Json, Label, PathGlob, Png, Wait, Where, check_radius, parse_codes, parse_filter
 from .json_lines import path_fields
 from .paths import display_path, printable, utf8_path
@@ -44,6 +51,7 @@ def main() -> None:
     # torch's threads sleep while they wait instead of spinning: beside any other busy process, a spinning thread keeps
     # the processor from the one that it waits for. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    press_dropped_ctrl_c_again()
     try:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError):  # a replaced stream, in tests and notebooks

@@ -1,5 +1,6 @@
 """How the command line ends: exit codes, and errors as one sentence on stderr."""
 
+import _thread
 import contextlib
 import functools
 import os
@@ -15,7 +16,14 @@ import typer
 from .paths import display_path, printable
 from .terminal import note
 
-__all__ = ["EXIT_CODES_HELP", "EXIT_INCOMPLETE", "EXIT_INTERRUPTED", "reports_errors", "usage_error"]
+__all__ = [
+    "EXIT_CODES_HELP",
+    "EXIT_INCOMPLETE",
+    "EXIT_INTERRUPTED",
+    "press_dropped_ctrl_c_again",
+    "reports_errors",
+    "usage_error",
+]
 
 EXIT_FAILED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 1, 3, 130, 141
 EXIT_CODES_HELP = (
@@ -74,6 +82,21 @@ def _noticing_ctrl_c(pressed: list[int]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def press_dropped_ctrl_c_again() -> None:
+    """Interrupts again where a KeyboardInterrupt fell into a destructor or a call from C, where Python drops them."""
+    previous_hook = sys.unraisablehook
+
+    def hook(dropped: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            previous_hook(dropped)
+            return
+        timer = threading.Timer(0.02, _thread.interrupt_main)  # at once, it would fall into the same call
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = hook
 
 
 def _sentence(error: Exception) -> str:

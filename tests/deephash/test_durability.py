@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from deephash import ImageSearch
-from deephash.cli_errors import reports_errors
+from deephash.cli_errors import press_dropped_ctrl_c_again, reports_errors
 from index import Store
 from tests.deephash.photos import ROOT, codes, deephash, records, write_photos
 
@@ -238,3 +238,24 @@ def test_no_room_for_a_new_index_leaves_nothing(forks, command, tmp_path):
         code, _, errors = forks.run(*command, file_limit=n_bytes)
         assert_one_sentence_about_a_full_disk(code, errors)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_is_not_lost_in_a_destructor():
+    class Late:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    @reports_errors
+    def command():
+        press_dropped_ctrl_c_again()
+        late = Late()
+        del late  # Python drops what is raised here
+        time.sleep(30)
+
+    hook = sys.unraisablehook
+    try:
+        with pytest.raises(typer.Exit) as caught:
+            command()
+    finally:
+        sys.unraisablehook = hook
+    assert caught.value.exit_code == 130
