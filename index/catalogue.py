@@ -19,10 +19,10 @@ import numpy as np
 
 from index.codes import Codes, n_code_bytes
 from index.errors import NotAStore, StoreDamaged, StoreError, UnknownId
+from index.groups import Ids
 from index.records import Entry, FileStat, Filter, Metadata, Record, Skipped
 from index.rows import condition, decode_text, encode_path, encode_text, entry_columns, show
 from index.schema import RESTORE, connect, initialise, migrate, translated_errors
-from index.search import Ids
 
 NAME = "catalogue.db"
 _BATCH = 1000  # variables of one statement, well below SQLite's limit

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from index.codes import Codes, check_codes
-from index.search import HammingIndex, Ids, check_radius
+from index.groups import Ids
+from index.search import HammingIndex, check_radius
 
 _BLOCK_ENTRIES = 1 << 21  # neighbours held at once
 

@@ -24,6 +24,10 @@ MANIFEST = "manifest.json"
 _PARTS = {"codes": np.dtype(np.uint8), "offsets": np.dtype(np.int64), "ids": np.dtype(np.int64)}
 
 
+# What the arrays mean; a cache of another format is not read.
+_FORMAT = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a cache belongs to: the catalogue with this token, at this epoch, when the largest id was last_id."""
@@ -52,7 +56,7 @@ def write(folder: Path, snapshot: Snapshot, index: HammingIndex) -> None:
             data = buffer.getbuffer()
             sizes[name] = {"n_bytes": len(data), "crc32": zlib.crc32(data)}
             write_file(folder / name, data)
-        manifest = json.dumps(asdict(snapshot) | {"files": sizes}, indent=1)
+        manifest = json.dumps(asdict(snapshot) | {"format": _FORMAT, "files": sizes}, indent=1)
         write_file(folder / MANIFEST, manifest.encode())
     except BaseException:
         for name in names:
@@ -74,6 +78,8 @@ def load(folder: Path, *, token: str, n_bits: int, fingerprint: str) -> tuple[Sn
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         sizes = manifest.pop("files")
+        if manifest.pop("format", 1) != _FORMAT:
+            return None
         snapshot = Snapshot(**manifest)
         if not token or (snapshot.token, snapshot.n_bits, snapshot.fingerprint) != (token, n_bits, fingerprint):
             return None

@@ -28,6 +28,7 @@ from index import duplicates, snapshot
 from index.catalogue import NAME, Catalogue
 from index.codes import Codes, check_codes, check_n_bits, n_code_bytes
 from index.errors import ModelMismatch, NotAStore, StoreDamaged, StoreError, StoreFull, StoreLocked
+from index.groups import Distances, Ids
 from index.live import LiveIndex
 from index.records import (
     DuplicateCluster,
@@ -43,7 +44,7 @@ from index.records import (
 )
 from index.rows import encode_metadata, encode_text
 from index.schema import full_disk
-from index.search import Distances, Ids, check_k, check_radius
+from index.search import check_k, check_radius
 
 LOCK = "writer.lock"
 _OWN_PREFIXES = (NAME, LOCK, "snapshot-", snapshot.MANIFEST)

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import index.faiss_scan
+import index.kernel
 import index.search
+import index.structures
 from index import HammingIndex
 from tests.index.brute import nearest, random_codes
 
@@ -27,21 +30,29 @@ def csr_rows(limits, distances, ids):
     return [pairs[a:b] for a, b in itertools.pairwise(limits.tolist())]
 
 
-@pytest.fixture(params=["numpy", "faiss", "sampled"])
+KERNEL = index.kernel._kernel
+PATHS = ["numpy", "faiss", "sampled"] + (["kernel", "tables"] if index.kernel.AVAILABLE else [])
+
+
+@pytest.fixture(params=PATHS)
 def path(request, monkeypatch):
-    """All three ways of scanning must give the same answers, also for small collections."""
+    """All ways of searching must give the same answers, also for small collections."""
     use_path(request.param, monkeypatch)
 
 
 def use_path(name, monkeypatch):
-    monkeypatch.setattr(index.search, "_NUMPY_UP_TO", 4096 if name == "numpy" else 0)
-    monkeypatch.setattr(index.search, "_SAMPLE_ABOVE", 8 if name == "sampled" else 1 << 15)
+    compiled = name in ("kernel", "tables")
+    monkeypatch.setattr(index.kernel, "AVAILABLE", compiled)
+    monkeypatch.setattr(index.kernel, "_kernel", KERNEL if compiled else None)
+    monkeypatch.setattr(index.structures, "_TABLES_ABOVE", 8 if name == "tables" else 1 << 18)
+    monkeypatch.setattr(index.faiss_scan, "_NUMPY_UP_TO", 4096 if name == "numpy" else 0)
+    monkeypatch.setattr(index.faiss_scan, "_SAMPLE_ABOVE", 8 if name == "sampled" else 1 << 15)
     monkeypatch.setattr(index.search, "_REBUILD_ABOVE", 8)
 
 
-@settings(max_examples=100)
+@settings(max_examples=200)
 @given(
-    name=st.sampled_from(["numpy", "faiss", "sampled"]),
+    name=st.sampled_from(PATHS),
     kind=KINDS,
     n_bits=st.one_of(st.integers(8, 72), st.integers(73, 1024)),
     n=st.integers(0, 120),
@@ -96,7 +107,7 @@ def test_a_large_collection_is_searched_exactly(n_bits):
 
 
 def test_memory_blocks_do_not_change_the_answer(path, monkeypatch):
-    monkeypatch.setattr(index.search, "_BLOCK_ENTRIES", 50)
+    monkeypatch.setattr(index.faiss_scan, "_BLOCK_ENTRIES", 50)
     rng = np.random.default_rng(0)
     codes = random_codes(rng, 300, 12, "clustered")
     searched = HammingIndex(12)

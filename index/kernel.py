@@ -1,0 +1,197 @@
+"""The compiled part of the search, where the installation has it, and the threads that share its work.
+
+Everything works without it, slower, over faiss: `AVAILABLE` says which. DEEPHASH_KERNEL=0 turns it off.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from index.groups import Groups, Ids, Words
+
+
+def _load() -> ModuleType | None:
+    if os.environ.get("DEEPHASH_KERNEL") == "0":
+        return None
+    try:
+        return importlib.import_module("index._kernel")
+    except ImportError:
+        return None
+
+
+_kernel: Any = _load()
+
+__all__ = ["AVAILABLE", "Found", "Lists", "Table", "build_table", "find", "in_threads", "merge_found", "sort_words"]
+
+AVAILABLE = _kernel is not None
+"""Whether the compiled kernel is here; its absence costs speed, nothing else."""
+
+# What a look-up in a table and a candidate from it cost, in codes scanned.
+_COSTS = (20.0, 10.0)
+# A thread is woken for no less than so many words scanned.
+_WORDS_A_THREAD = 1 << 20
+_LOOK_UP_WORDS = 1 << 15
+_QUERIES_A_TASK = 64
+
+T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    """What was found: of query q, distances[limits[q]:limits[q + 1]] and the ids beside them, by (distance, id)."""
+
+    limits: Ids
+    distances: npt.NDArray[np.int32]
+    ids: Ids
+
+
+class Table(NamedTuple):
+    """One table of multi-index hashing, over `n_bits` bits from `shift` of one word.
+
+    The groups with key x are positions[starts[x]:starts[x + 1]]; without positions, groups are in the order of keys.
+    """
+
+    word: int
+    shift: int
+    n_bits: int
+    starts: npt.NDArray[np.uint32]
+    positions: npt.NDArray[np.uint32] | None
+
+
+class Lists(NamedTuple):
+    """Where to look: list l is the groups starts[l]:starts[l + 1]; query q looks into the lists probes[q]."""
+
+    starts: Ids
+    probes: npt.NDArray[np.int32]
+
+
+def find(
+    groups: Groups,
+    queries: Words,
+    k: int | None,
+    radius: int,
+    *,
+    tables: tuple[Table, ...] = (),
+    lists: Lists | None = None,
+) -> Found:
+    """Return the k nearest ids within the radius (inclusive) of each query (Q, n_words) uint64; with k None, all.
+
+    By tables the answer is exact, whatever it takes; by lists it holds what lies in them.
+    """
+    n, n_queries = len(groups.words), len(queries)
+    scans = not tables and lists is None
+    n_parts = max(1, min(_n_threads(), n_queries * (groups.words.size if scans else _LOOK_UP_WORDS) // _WORDS_A_THREAD))
+    if n_queries == 1 and scans:
+        cuts = np.linspace(0, n, n_parts + 1).astype(np.int64).tolist()
+        return merge_found(in_threads([partial(_find, groups, queries, k, radius, a, b) for a, b in pairwise(cuts)]), k)
+    # A scan reads all codes once for each task; other work is cut smaller, so that threads end together.
+    step = max(1, -(-n_queries // n_parts) if scans or n_parts == 1 else min(-(-n_queries // n_parts), _QUERIES_A_TASK))
+    tasks = []
+    for start in range(0, n_queries, step):
+        chosen = None if lists is None else Lists(lists.starts, lists.probes[start : start + step])
+        tasks.append(partial(_find, groups, queries[start : start + step], k, radius, 0, n, tables, chosen))
+    return _joined(in_threads(tasks))
+
+
+def _find(
+    groups: Groups,
+    queries: Words,
+    k: int | None,
+    radius: int,
+    first: int,
+    last: int,
+    tables: tuple[Table, ...] = (),
+    lists: Lists | None = None,
+) -> Found:
+    starts, probes = (None, None) if lists is None else (lists.starts, np.ascontiguousarray(lists.probes))
+    limits, distances, ids = _kernel.find(
+        groups.words, groups.words.shape[1], groups.offsets, groups.ids, queries, k or np.iinfo(np.int64).max, radius,
+        first, last, tables, _COSTS, starts, probes, groups.ids is None,
+    )  # fmt: skip
+    return Found(np.frombuffer(limits, np.int64), np.frombuffer(distances, np.int32), np.frombuffer(ids, np.int64))
+
+
+def _joined(parts: list[Found]) -> Found:
+    if len(parts) == 1:
+        return parts[0]
+    counts = np.concatenate([np.diff(part.limits) for part in parts])
+    return Found(
+        np.concatenate(([0], np.cumsum(counts))),
+        np.concatenate([part.distances for part in parts]),
+        np.concatenate([part.ids for part in parts]),
+    )
+
+
+def merge_found(parts: list[Found], k: int | None) -> Found:
+    """Return the k nearest (or all) of what was found in several places for the same queries."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = np.concatenate([np.repeat(np.arange(len(part.limits) - 1), np.diff(part.limits)) for part in parts])
+    distances = np.concatenate([part.distances for part in parts])
+    ids = np.concatenate([part.ids for part in parts])
+    order = np.lexsort((ids, distances, rows))
+    limits = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=len(parts[0].limits) - 1))))
+    if k is not None:
+        ranks = np.arange(len(rows)) - limits[:-1][rows[order]]
+        order = order[ranks < k]
+        limits = np.concatenate(([0], np.cumsum(np.minimum(np.diff(limits), k))))
+    return Found(limits, distances[order], ids[order])
+
+
+def build_table(words: Words, word: int, shift: int, n_bits: int, *, in_order: bool) -> Table:
+    """Return the table over these bits of the words (N, n_words) uint64; N below 2**32."""
+    starts = np.empty((1 << n_bits) + 1, dtype=np.uint32)
+    positions = None if in_order else np.empty(len(words), dtype=np.uint32)
+    _kernel.build_table(words, words.shape[1], word, shift, n_bits, starts, positions)
+    return Table(word, shift, n_bits, starts, positions)
+
+
+def sort_words(words: Words) -> Ids:
+    """Return the stable order of codes (N, n_words) uint64 by their first word, then the next: (N,) int64."""
+    if _kernel is None:
+        if words.shape[1] == 1:
+            return np.argsort(words[:, 0], kind="stable")
+        return np.lexsort(words.T[::-1])
+    order = np.empty(len(words), dtype=np.int64)
+    _kernel.sort_codes(words, words.shape[1], order)
+    return order
+
+
+# -- threads --
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _n_threads() -> int:
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(n, int(limit)) if limit.isdigit() else n)
+
+
+def in_threads(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """Run the tasks, side by side where there are processors, and return what they return, in their order."""
+    global _pool
+    if len(tasks) <= 1 or _n_threads() == 1:
+        return [task() for task in tasks]
+    if _pool is None:
+        _pool = ThreadPoolExecutor(_n_threads(), thread_name_prefix="deephash-search")
+    return list(_pool.map(lambda task: task(), tasks))
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)

@@ -1,0 +1,105 @@
+"""What finds the nearest groups: a scan, or tables over parts of the codes.
+
+A structure is made for the codes of `Groups` and is immutable; the ids of the groups may change beneath it (`keep`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Protocol
+
+from index import faiss_scan, kernel
+from index.groups import Groups, Words
+from index.kernel import Found, Table
+
+__all__ = ["MultiIndex", "Scan", "Structure", "exact_structure"]
+
+# Fewer distinct codes are scanned in less time than a look-up in tables takes to start.
+_TABLES_ABOVE = 1 << 18
+# Positions in tables are 32-bit numbers.
+_TABLES_UP_TO = (1 << 32) - 1
+
+
+class Structure(Protocol):
+    """What searches groups."""
+
+    name: ClassVar[str]
+    exact: ClassVar[bool]
+
+    def find(self, groups: Groups, queries: Words, k: int | None, radius: int) -> Found:
+        """Return the k nearest ids within the radius (inclusive) of each query; with k None, all of them."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in memory, besides those of the groups."""
+
+
+class Scan:
+    """Compares a query with every code. Exact."""
+
+    name: ClassVar[str] = "flat"
+    exact: ClassVar[bool] = True
+
+    def __init__(self, words: Words) -> None:
+        self._faiss = None if kernel.AVAILABLE else faiss_scan.FaissScan(words)
+
+    def find(self, groups: Groups, queries: Words, k: int | None, radius: int) -> Found:
+        """See `Structure`."""
+        if self._faiss is None:
+            return kernel.find(groups, queries, k, radius)
+        return self._faiss.find(groups, queries, k, radius)
+
+    @property
+    def n_bytes(self) -> int:
+        """See `Structure`."""
+        return 0 if self._faiss is None else self._faiss.n_bytes
+
+
+class MultiIndex:
+    """Multi-index hashing: codes are looked up by their parts, in growing distance, until no nearer one can be missing.
+
+    Exact. Where look-ups would cost more than a scan (of codes without structure, say), it scans. Norouzi, Punjani and
+    Fleet, "Fast exact search in Hamming space with multi-index hashing", 2014. Needs the kernel.
+    """
+
+    name: ClassVar[str] = "mih"
+    exact: ClassVar[bool] = True
+
+    def __init__(self, words: Words, n_bits: int) -> None:
+        tables: list[Table] = []
+        for word, shift, size in _parts(len(words), n_bits):
+            # Codes are sorted by their first word: by its highest bits, too.
+            in_order = not tables
+            tables.append(kernel.build_table(words, word, shift, size, in_order=in_order))
+        self.tables: tuple[Table, ...] = tuple(tables)
+
+    def find(self, groups: Groups, queries: Words, k: int | None, radius: int) -> Found:
+        """See `Structure`."""
+        return kernel.find(groups, queries, k, radius, tables=self.tables)
+
+    @property
+    def n_bytes(self) -> int:
+        """See `Structure`."""
+        return sum(t.starts.nbytes + (0 if t.positions is None else t.positions.nbytes) for t in self.tables)
+
+
+def _parts(n_codes: int, n_bits: int) -> list[tuple[int, int, int]]:
+    """Return (word, shift, n_bits) of each part: some log2(n_codes) bits, so that a look-up finds a few codes."""
+    wanted = max(16.0, math.log2(max(1, n_codes)) + 1.5)
+    parts = []
+    n_bytes = (n_bits + 7) // 8
+    for word in range((n_bytes + 7) // 8):
+        shift = 8 * min(8, n_bytes - 8 * word)
+        n_parts = math.ceil(shift / wanted)
+        for part in range(n_parts):
+            size = shift // (n_parts - part)
+            shift -= size
+            parts.append((word, shift, size))
+    return parts
+
+
+def exact_structure(groups: Groups, n_bits: int) -> Structure:
+    """Return the structure that answers exactly, and fastest, for so many codes."""
+    if kernel.AVAILABLE and _TABLES_ABOVE <= len(groups.words) <= _TABLES_UP_TO:
+        return MultiIndex(groups.words, n_bits)
+    return Scan(groups.words)
