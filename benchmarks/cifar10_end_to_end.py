@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--method", choices=sorted(LOSSES), default="dsdh")
     parser.add_argument("--loss-options", type=json.loads, metavar="JSON", help="instead of those of the recipe")
+    parser.add_argument("--backbone", default=FINE_TUNING.backbone)
     parser.add_argument("--bits", type=int, default=48)
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="cifar10-1")
     parser.add_argument("--seed", type=int, default=0)
@@ -61,10 +62,12 @@ def main() -> None:
     parser.add_argument("--mirrored", action="store_true", help="judge the mean of the logits of mirror images, too")
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
-    name = f"{options.protocol}-{options.method}-{options.bits}-{options.seed}"
+    network = "" if options.backbone == FINE_TUNING.backbone else f"-{options.backbone}"
+    name = f"{options.protocol}-{options.method}-{options.bits}{network}-{options.seed}"
     chosen = options.loss_options
     config = replace(
         FINE_TUNING,
+        backbone=options.backbone,
         loss=options.method,
         n_bits=options.bits,
         image_size=options.size,
@@ -84,7 +87,7 @@ def main() -> None:
     split = split_cifar10(images, options.protocol, seed=options.seed)
     if options.validation:
         split = _validation_split(images, split, options.validation)
-        name = f"{split.protocol}-{options.method}-{options.bits}-{options.seed}"
+        name = f"{options.protocol}-validation{name.removeprefix(options.protocol)}"
     CACHE.mkdir(exist_ok=True)
     checkpoint = CACHE / f"{name}.pt"
 
