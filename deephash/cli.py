@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__, cli_training
+from . import __version__, cli_server, cli_training
 from .cli_errors import (
     EXIT_CODES_HELP,
     EXIT_INCOMPLETE,
@@ -526,6 +526,7 @@ def models(json: Json = False) -> None:
 
 
 cli_training.register(app)
+cli_server.register(app)
 
 
 @contextlib.contextmanager

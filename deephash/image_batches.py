@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeAlias
 
 from index import FileStat
 
@@ -14,7 +16,10 @@ from .image_files import Decoded, Failed, decode_file
 from .image_limits import MAX_PIXELS
 from .input_spec import InputSpec
 
-__all__ = ["ImageBatches"]
+__all__ = ["Decode", "ImageBatches"]
+
+Decode: TypeAlias = Callable[[FileStat, InputSpec], Decoded | Failed]
+"""Hashes, decodes and prepares one file; whatever is wrong with it comes back as `Failed`."""
 
 
 class ImageBatches:
@@ -30,6 +35,7 @@ class ImageBatches:
         batch_size: Decoded images in a batch.
         workers: Threads; by default one for each processor that the process may use, 16 at most.
         max_pixels: As in `load_image`.
+        decode: Decodes one file; called with the file and the spec, in the threads. By default `decode_file`.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class ImageBatches:
         batch_size: int = 32,
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        decode: Decode | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -49,7 +56,7 @@ class ImageBatches:
         self._spec = spec
         self._batch_size = batch_size
         self._workers = workers or min(_n_processors(), 16)
-        self._max_pixels = max_pixels
+        self._decode = decode or partial(decode_file, max_pixels=max_pixels)
 
     def __iter__(self) -> Generator[list[Decoded | Failed], None, None]:
         files = iter(self._files)
@@ -61,7 +68,7 @@ class ImageBatches:
         try:
             while True:
                 for file in itertools.islice(files, n_ahead - len(pending)):
-                    pending.append(pool.submit(decode_file, file, self._spec, max_pixels=self._max_pixels))
+                    pending.append(pool.submit(self._decode, file, self._spec))
                 if not pending:
                     break
                 item = pending.popleft().result()

@@ -15,7 +15,7 @@ from index import Entry, FileStat, Record, Skipped, Store
 from index.records import Metadata
 
 from .errors import CollectionError
-from .image_batches import ImageBatches
+from .image_batches import Decode, ImageBatches
 from .image_files import Decoded, Failed, find_images, hash_file
 from .image_formats import IMAGE_SUFFIXES
 from .progress import OnProgress, Progress, ignore_progress
@@ -92,6 +92,7 @@ class SyncTask:
         annotate: labels and metadata by path.
         on_progress: called about once a batch.
         started: ``time.monotonic()`` of when the run began, when that was earlier.
+        decode: decodes one file, as in ``ImageBatches``.
     """
 
     def __init__(
@@ -102,12 +103,14 @@ class SyncTask:
         annotate: Annotate | None = None,
         on_progress: OnProgress = ignore_progress,
         started: float | None = None,
+        decode: Decode | None = None,
     ):
         self.store = store
         self.report = SyncReport()
         self._load_model = load_model
         self._annotate = annotate
         self._on_progress = on_progress
+        self._decode = decode
         self._n_done = 0
         self._started = time.monotonic() if started is None else started
 
@@ -252,7 +255,7 @@ class SyncTask:
         if first is None:
             return
         model = self._load_model()
-        for batch in ImageBatches(chain([first], files), model.input_spec):
+        for batch in ImageBatches(chain([first], files), model.input_spec, decode=self._decode):
             good = [item for item in batch if isinstance(item, Decoded)]
             codes = model.encode(np.stack([item.pixels for item in good])) if good else np.empty((0, 0), np.uint8)
             self._put_batch(good, codes, [item for item in batch if isinstance(item, Failed)])

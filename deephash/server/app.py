@@ -1,0 +1,91 @@
+"""The app: service, door, calls and the page's files, put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from .. import __version__
+from .errors import ApiError, handle_errors
+from .guard import Guard
+from .routes import about, images, jobs, search
+from .service import Service
+from .settings import MAX_IMAGES, ServerSettings
+
+__all__ = ["create_app"]
+
+_PAGE = Path(__file__).parent / "page"
+_DESCRIPTION = """Finds similar images by short binary codes.
+
+Failures answer `{"error": {"code", "message"}}`. Calls that change something need the token (`Authorization: Bearer
+TOKEN`) and the header `X-DeepHash`; where other machines can reach the server, reading needs the token, too. Results
+come by (distance, id); distances are Hamming distances."""
+
+
+def create_app(settings: ServerSettings) -> FastAPI:
+    """Returns the app that serves an index; ``app.state.service`` is what it holds.
+
+    Raises:
+        index.StoreError: the index cannot be opened.
+    """
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await anyio.to_thread.run_sync(service.close)
+
+    app = FastAPI(
+        title="deephash",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url="/v1/openapi.json",
+        # The pages of FastAPI fetch scripts from elsewhere, which the content security policy forbids.
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+        form_limits={"max_files": MAX_IMAGES, "max_fields": 16, "max_part_size": 64 << 10},
+    )
+    app.state.service = service
+    for topic in (search, images, about, jobs):
+        app.include_router(topic.router)
+    _serve_page(app)
+    handle_errors(app)
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _serve_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        if not (_PAGE / "index.html").is_file():
+            raise ApiError(404, "not_found", "this server has no page: the API is described in /v1/openapi.json")
+        return FileResponse(_PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    if _PAGE.is_dir():
+        app.mount("/page", _PageFiles(directory=_PAGE), name="page")
+
+
+class _PageFiles(StaticFiles):
+    """Browsers ask each time whether a file has changed."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response

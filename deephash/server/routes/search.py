@@ -1,0 +1,193 @@
+"""Searches by id, code and uploaded image, and codes of images."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, File, Query, Request, UploadFile
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from index import n_code_bytes
+
+from ...image_errors import ImageError
+from ..decode_tasks import prepare, prepare_file
+from ..errors import ApiError
+from ..models import Codes, SearchAnswer, match_dict
+from ..pictures import find_picture
+from ..searching import Question, search_page
+from ..service import Service
+from ..settings import MAX_IMAGES, MAX_K
+from .parameters import ERRORS, READS, Limit, Offset, Where, json_answer, read_images, service_of
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["search"], dependencies=READS)
+
+_Code = NDArray[np.uint8]
+_Ids = Annotated[
+    list[Annotated[int, Query(ge=1, le=2**63 - 1)]],
+    Query(alias="id", max_length=MAX_IMAGES, description="Search with these indexed images."),
+]
+_Hex = Annotated[
+    list[Annotated[str, Query(max_length=256, pattern="^[0-9a-fA-F]+$")]],
+    Query(alias="code", max_length=MAX_IMAGES, description="Search with these codes, in hexadecimal."),
+]
+_K = Annotated[int | None, Query(ge=1, le=MAX_K, description="At most so many; 10 where no radius is given.")]
+_Radius = Annotated[
+    int | None, Query(ge=0, le=1024, description="Only within this Hamming distance, inclusive.", examples=[8])
+]
+_Combine = Annotated[bool, Query(description="All images, ids' files too, are one query: the mean of their features.")]
+
+
+@router.get("/search", response_model=SearchAnswer, responses=ERRORS(404), summary="Search by ids and codes")
+async def search(
+    request: Request,
+    where: Where,
+    id: _Ids = [],  # noqa: B006 - FastAPI copies defaults
+    code: _Hex = [],  # noqa: B006
+    k: _K = None,
+    radius: _Radius = None,
+    combine: _Combine = False,
+    offset: Offset = 0,
+    limit: Limit = 100,
+) -> Response:
+    """Finds the images nearest to indexed images and to codes, by (distance, id).
+
+    An indexed image is not among its own matches. Without k and radius the ten nearest are found; with a radius alone
+    all within it, up to 10,000.
+    """
+    service = service_of(request)
+    question = _question(service, k, radius, where, offset, limit)
+    if not 1 <= len(id) + len(code) <= MAX_IMAGES:
+        raise ApiError(422, "invalid", f"{len(id) + len(code)} queries: give 1 to {MAX_IMAGES} of id and code")
+    if combine:
+        return json_answer(await _combined(service, id, code, [], question))
+    run = service.quickly if where is None else service.patiently
+    return json_answer(await run(_search, service, id, code, None, question))
+
+
+@router.post("/search", response_model=SearchAnswer, responses=ERRORS(400, 404, 408, 413), summary="Search by images")
+async def search_by_images(
+    request: Request,
+    where: Where,
+    image: Annotated[list[UploadFile], File(description="Files of images; their names are ignored.")],
+    id: _Ids = [],  # noqa: B006
+    code: _Hex = [],  # noqa: B006
+    k: _K = None,
+    radius: _Radius = None,
+    combine: _Combine = False,
+    offset: Offset = 0,
+    limit: Limit = 100,
+) -> Response:
+    """Finds the images nearest to uploaded ones, which are not kept; ids and codes may be asked for beside them."""
+    service = service_of(request)
+    question = _question(service, k, radius, where, offset, limit)
+    files = await read_images(image, len(id) + len(code))
+    if combine:
+        return json_answer(await _combined(service, id, code, files, question))
+    codes = await _encoded(service, await _pixels(service, files))
+    run = service.quickly if where is None else service.patiently
+    return json_answer(await run(_search, service, id, code, codes, question))
+
+
+@router.post("/encode", response_model=Codes, responses=ERRORS(400, 408, 413), summary="Codes of images")
+async def encode(
+    request: Request, image: Annotated[list[UploadFile], File(description="Files of images; their names are ignored.")]
+) -> Response:
+    """Returns the codes of uploaded images, which are not kept."""
+    service = service_of(request)
+    codes = await _encoded(service, await _pixels(service, await read_images(image)))
+    return json_answer({"n_bits": service.stores.quick.n_bits, "codes": [code.tobytes().hex() for code in codes]})
+
+
+def _question(service: Service, k: int | None, radius: int | None, where: Any, offset: int, limit: int) -> Question:
+    n_bits = service.stores.quick.n_bits
+    if radius is not None and radius > n_bits:
+        raise ApiError(422, "invalid", f"radius: codes of this index have {n_bits} bits, no distance is above that")
+    return Question(10 if k is None and radius is None else k, radius, where, offset, limit)
+
+
+async def _pixels(service: Service, files: Sequence[bytes], paths: Sequence[str] = ()) -> list[Any]:
+    """Returns what the model wants to see of the files at paths and of uploaded ones, decoded side by side."""
+    model = await asyncio.wait_for(service.encoder.loaded(), service.settings.request_seconds)
+    spec, most = model.input_spec, service.settings.max_pixels
+    tasks = [service.pool.run(prepare_file, path, spec, most) for path in paths]
+    tasks += [service.pool.run(prepare, data, spec, most) for data in files]
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    for number, item in enumerate(found):
+        if isinstance(item, ImageError):
+            raise ApiError(422, "bad_image", f"image {number + 1} of {len(found)} {item.reason}") from item
+        if isinstance(item, BaseException):
+            raise item
+    return found
+
+
+async def _encoded(service: Service, pixels: Sequence[Any]) -> _Code:
+    features = await _in_time(service, pixels)
+    return service.encoder.model().codes_of_features(features)
+
+
+async def _in_time(service: Service, pixels: Sequence[Any]) -> NDArray[np.float32]:
+    try:
+        return await asyncio.wait_for(service.encoder.features(pixels), service.settings.request_seconds)
+    except TimeoutError:
+        raise ApiError(503, "timeout", "encoding took too long: try again", retry_after=5) from None
+
+
+async def _combined(
+    service: Service, ids: Sequence[int], codes: Sequence[str], files: Sequence[bytes], question: Question
+) -> dict[str, Any]:
+    if codes:
+        raise ApiError(422, "invalid", "codes cannot be combined: combine takes images and ids")
+    records = await service.quickly(service.stores.quick.records, ids)
+    roots = service.roots()
+    paths = [find_picture(record, roots).path for record in records]
+    features = await _in_time(service, await _pixels(service, files, paths))
+    mean = features.mean(axis=0, keepdims=True)
+    mean /= max(float(np.linalg.norm(mean)), 1e-12)
+    code = service.encoder.model().codes_of_features(mean)
+    run = service.quickly if question.where is None else service.patiently
+    return await run(_search, service, [], [], code, question, "combined")
+
+
+def _search(
+    service: Service, ids: Sequence[int], texts: Sequence[str], images: _Code | None, question: Question,
+    kind: str = "image",
+) -> dict[str, Any]:  # fmt: skip
+    store = service.stores.quick if question.where is None else service.stores.patient
+    asked: list[tuple[str, int | None, _Code]] = []
+    if ids:
+        asked += [("id", id, code) for id, code in zip(ids, store.codes(ids), strict=True)]
+    asked += [("code", None, _parsed(text, store.n_bits)) for text in texts]
+    asked += [(kind, None, code) for code in (images if images is not None else ())]
+    results = []
+    for name, id, code in asked:
+        page = search_page(store, code, question, exclude=id)
+        stop = page.offset + len(page.matches)
+        results.append(
+            {
+                "query": {"kind": name, "id": id, "code": code.tobytes().hex()},
+                "total": page.total,
+                "offset": page.offset,
+                "next_offset": stop if page.matches and stop < page.total else None,
+                "matches": [match_dict(record, distance) for record, distance in page.matches],
+            }
+        )
+    return {"n_bits": store.n_bits, "epoch": store.epoch, "results": results}
+
+
+def _parsed(text: str, n_bits: int) -> _Code:
+    n_bytes = n_code_bytes(n_bits)
+    try:
+        code = np.frombuffer(bytes.fromhex(text), np.uint8)
+    except ValueError:
+        code = np.empty(0, np.uint8)
+    if len(code) != n_bytes:
+        raise ApiError(422, "invalid", f"code: codes of this index are {2 * n_bytes} hexadecimal digits")
+    if n_bits % 8 and code[-1] & ((1 << (8 - n_bits % 8)) - 1):
+        raise ApiError(422, "invalid", f"code: the bits behind the {n_bits} of this index must be 0")
+    return code
