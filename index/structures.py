@@ -6,13 +6,20 @@ A structure is made for the codes of `Groups` and is immutable; the ids of the g
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from index import faiss_scan, kernel
 from index.groups import Groups, Words
 from index.kernel import Found, Table
 
-__all__ = ["MultiIndex", "Scan", "Structure", "exact_structure"]
+__all__ = ["Arrays", "MultiIndex", "Scan", "Structure", "exact_structure"]
+
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""What a structure is made of, besides the groups: by names that are part of a file name."""
 
 # Fewer distinct codes are scanned in less time than a look-up in tables takes to start.
 _TABLES_ABOVE = 1 << 18
@@ -32,6 +39,19 @@ class Structure(Protocol):
     @property
     def n_bytes(self) -> int:
         """Bytes in memory, besides those of the groups."""
+
+    def arrays(self) -> Arrays:
+        """Return what `from_arrays` makes the structure of again: C-contiguous, to be kept in files."""
+
+    @classmethod
+    def from_arrays(cls, groups: Groups, n_bits: int, arrays: Arrays) -> Self:
+        """Return the structure that gave these arrays, which may lie in a memory-mapped file.
+
+        Their contents are not looked at: whatever they hold, a search reads within bounds.
+
+        Raises:
+            ValueError: names, dtypes or shapes that do not belong to these groups.
+        """
 
 
 class Scan:
@@ -53,6 +73,17 @@ class Scan:
     def n_bytes(self) -> int:
         """See `Structure`."""
         return 0 if self._faiss is None else self._faiss.n_bytes
+
+    def arrays(self) -> Arrays:
+        """See `Structure`."""
+        return {}
+
+    @classmethod
+    def from_arrays(cls, groups: Groups, n_bits: int, arrays: Arrays) -> Self:
+        """See `Structure`."""
+        if arrays:
+            raise ValueError(f"a scan has no arrays, and here are {', '.join(arrays)}")
+        return cls(groups.words)
 
 
 class MultiIndex:
@@ -80,7 +111,39 @@ class MultiIndex:
     @property
     def n_bytes(self) -> int:
         """See `Structure`."""
-        return sum(t.starts.nbytes + (0 if t.positions is None else t.positions.nbytes) for t in self.tables)
+        return sum(array.nbytes for array in self.arrays().values())
+
+    def arrays(self) -> Arrays:
+        """See `Structure`."""
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for number, table in enumerate(self.tables):
+            arrays[f"starts{number}"] = table.starts
+            if table.positions is not None:
+                arrays[f"positions{number}"] = table.positions
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, groups: Groups, n_bits: int, arrays: Arrays) -> Self:
+        """See `Structure`."""
+        n_codes, tables, given = len(groups.words), [], dict(arrays)
+        if not kernel.AVAILABLE:
+            raise ValueError("tables need the compiled kernel")
+        for number, (word, shift, size) in enumerate(_parts(n_codes, n_bits)):
+            starts = _taken(given, f"starts{number}", (1 << size) + 1)
+            positions = _taken(given, f"positions{number}", n_codes) if number else None
+            tables.append(Table(word, shift, size, starts, positions))
+        if given:
+            raise ValueError(f"tables of {n_codes} codes have no arrays {', '.join(given)}")
+        structure = cls.__new__(cls)
+        structure.tables = tuple(tables)
+        return structure
+
+
+def _taken(arrays: dict[str, npt.NDArray[Any]], name: str, length: int) -> npt.NDArray[np.uint32]:
+    array = arrays.pop(name, None)
+    if array is None or array.dtype != np.uint32 or array.shape != (length,) or not array.flags.c_contiguous:
+        raise ValueError(f"{name} is not the array of {length} numbers that belongs to these codes")
+    return array
 
 
 def _parts(n_codes: int, n_bits: int) -> list[tuple[int, int, int]]:
