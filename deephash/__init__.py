@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from index import DuplicateCluster, Filter, Match, Record, Store
 
     from .backbones import create_backbone
+    from .client import Client
     from .engine import ImageSearch
-    from .errors import BackboneError, CollectionError, DeepHashError, ModelError
+    from .errors import BackboneError, CollectionError, DeepHashError, ModelError, ServerError
     from .evaluation import evaluate_codes, evaluate_features
     from .image_errors import ImageError
     from .image_files import find_images
@@ -35,8 +36,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "index": ("DuplicateCluster", "Filter", "Match", "Record", "Store"),
     "deephash.backbones": ("create_backbone",),
+    "deephash.client": ("Client",),
     "deephash.engine": ("ImageSearch",),
-    "deephash.errors": ("BackboneError", "CollectionError", "DeepHashError", "ModelError"),
+    "deephash.errors": ("BackboneError", "CollectionError", "DeepHashError", "ModelError", "ServerError"),
     "deephash.evaluation": ("evaluate_codes", "evaluate_features"),
     "deephash.image_errors": ("ImageError",),
     "deephash.image_files": ("find_images",),
@@ -52,6 +54,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BackboneError",
+    "Client",
     "CollectionError",
     "DeepHashError",
     "DuplicateCluster",
@@ -65,6 +68,7 @@ __all__ = [
     "ModelError",
     "Progress",
     "Record",
+    "ServerError",
     "Store",
     "SyncReport",
     "builtin_models",

@@ -7,7 +7,6 @@ import typer
 
 from .cli_errors import reports_errors
 from .cli_options import Index
-from .errors import DeepHashError
 from .terminal import note
 
 __all__ = ["register"]
@@ -58,6 +57,8 @@ def serve(
     try:
         from .server import ServerSettings, serve
     except ImportError as error:
+        from .errors import DeepHashError
+
         raise DeepHashError(f"deephash serve needs {error.name}: pip install 'deephash[serve]'") from error
 
     settings = ServerSettings(
