@@ -17,7 +17,7 @@ from index.records import DuplicateCluster, Filter, Match, Record, Scalar, Skipp
 
 from .annotations import parse_scalar
 from .errors import ModelError, ServerError
-from .image_errors import ImageError
+from .image_errors import ImageError, failure_reason
 from .sync import SyncReport
 
 __all__ = [
@@ -67,7 +67,7 @@ class RemoteJob:
 
 
 def raise_error(status: int, body: Any, retry_after: str | None) -> NoReturn:
-    """Raises the server's error as the engine would: UnknownId, StoreLocked, ImageError, ModelError, else ServerError."""
+    """Raises what the server answered as the engine's own error where there is one, else as ServerError."""
     try:
         code, message = str(body["error"]["code"]), str(body["error"]["message"])
     except (TypeError, KeyError):
@@ -130,9 +130,7 @@ def _file(image: Any) -> bytes:
         try:
             return Path(image).read_bytes()
         except OSError as error:
-            raise ImageError(
-                f"cannot be read: {(error.strerror or str(error)).lower()}", path=os.fspath(image)
-            ) from error
+            raise ImageError(failure_reason(error), path=os.fspath(image)) from error
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
