@@ -2,7 +2,8 @@
 
 A code is n_words uint64 words. `Groups` are distinct codes; group g has the ids ids[offsets[g]] ... ids[offsets[g + 1] - 1],
 ascending; without offsets it has one id, ids[g], and without ids that is g itself. All answers are ordered by (distance, id)
-and hold what brute force would find. Functions work on plain buffers, release the GIL and may run in many threads.
+and hold what brute force would find. Functions work on plain buffers, release the GIL and may run in many threads. Arrays may
+lie in files: whatever they hold, nothing is read or written out of bounds.
 */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -33,16 +34,29 @@ typedef struct {
     int64_t n;
     int n_words;
     const int64_t *offsets;
-    const int64_t *ids;
+    /* int64, or uint32 where they are narrow. */
+    const void *ids;
+    int64_t n_ids;
+    int narrow;
 } Groups;
 
 static inline int64_t group_size(const Groups *groups, int64_t g) {
-    return groups->offsets ? groups->offsets[g + 1] - groups->offsets[g] : 1;
+    if (!groups->offsets) return 1;
+    uint64_t start = (uint64_t)groups->offsets[g], stop = (uint64_t)groups->offsets[g + 1];
+    return start <= stop && stop <= (uint64_t)groups->n_ids ? (int64_t)(stop - start) : 0;
 }
 
-static inline int64_t group_id(const Groups *groups, int64_t g, int64_t i) {
-    int64_t at = (groups->offsets ? groups->offsets[g] : g) + i;
-    return groups->ids ? groups->ids[at] : at;
+/* Writes the first n ids of a group, or as many as there are; returns how many. */
+static inline int64_t group_ids(const Groups *groups, int64_t g, int64_t n, int64_t *out) {
+    int64_t size = group_size(groups, g), start = groups->offsets ? groups->offsets[g] : g;
+    /* In a file that somebody writes to, the start may be another one by now. */
+    if (size > n) size = n;
+    if (start < 0 || start > groups->n_ids - size) return 0;
+    for (int64_t i = 0; i < size; i++)
+        out[i] = !groups->ids   ? start + i
+                 : groups->narrow ? ((const uint32_t *)groups->ids)[start + i]
+                                  : ((const int64_t *)groups->ids)[start + i];
+    return size;
 }
 
 static inline int distance_of(const uint64_t *a, const uint64_t *b, int n_words) {
@@ -181,8 +195,7 @@ static int64_t finder_write(Finder *finder, const Groups *groups, int32_t *dista
         int64_t wanted = finder->k - written, n_ids = 0;
         if (finder->counts[level] <= wanted) {
             for (int64_t h = starts[level]; h < starts[level + 1]; h++)
-                for (int64_t i = 0, size = group_size(groups, order[h]); i < size; i++)
-                    ids[written + n_ids++] = group_id(groups, order[h], i);
+                n_ids += group_ids(groups, order[h], wanted - n_ids, ids + written + n_ids);
             sort_ids(ids + written, n_ids);
         } else {
             /* More than are wanted: of each group, no more than its first ids can belong to the answer. */
@@ -191,14 +204,16 @@ static int64_t finder_write(Finder *finder, const Groups *groups, int32_t *dista
                 int64_t size = group_size(groups, order[h]);
                 room += size < wanted ? size : wanted;
             }
-            int64_t *all = malloc(room * sizeof(int64_t));
+            int64_t *all = malloc((room + 1) * sizeof(int64_t));
             if (!all) {
                 free(order);
                 return -1;
             }
-            for (int64_t h = starts[level]; h < starts[level + 1]; h++)
-                for (int64_t i = 0, size = group_size(groups, order[h]); i < size && i < wanted; i++)
-                    all[n_ids++] = group_id(groups, order[h], i);
+            for (int64_t h = starts[level]; h < starts[level + 1]; h++) {
+                int64_t most = room - n_ids < wanted ? room - n_ids : wanted;
+                n_ids += group_ids(groups, order[h], most, all + n_ids);
+            }
+            if (n_ids < wanted) wanted = n_ids;
             select_smallest(all, n_ids, wanted);
             n_ids = wanted;
             sort_ids(all, n_ids);
@@ -353,6 +368,7 @@ typedef struct {
     int word, shift, n_bits;
     const uint32_t *starts;
     const uint32_t *positions;
+    int64_t n_positions;
 } Table;
 
 typedef struct {
@@ -417,16 +433,19 @@ POPCNT static double look_up(
             else __builtin_prefetch(groups->codes + (uint64_t)start * n_words);
         }
         for (int i = 0; i < n_keys; i++) {
-            uint32_t start = table->starts[keys[i]], stop = table->starts[keys[i] + 1];
+            uint64_t start = table->starts[keys[i]], stop = table->starts[keys[i] + 1];
+            if (stop > (uint64_t)table->n_positions) stop = table->n_positions;
+            if (start >= stop) start = stop;
             cost += tables->look_up_cost + tables->candidate_cost * (stop - start);
             if (table->positions)
-                for (uint32_t at = start; at < stop && at < start + AT_ONCE; at++)
+                for (uint64_t at = start; at < stop && at < start + AT_ONCE; at++)
                     __builtin_prefetch(groups->codes + (uint64_t)table->positions[at] * n_words);
-            for (uint32_t at = start; at < stop; at++) {
-                uint32_t g = table->positions ? table->positions[at] : at;
+            for (uint64_t at = start; at < stop; at++) {
+                uint64_t g = table->positions ? table->positions[at] : at;
+                if (g >= (uint64_t)groups->n) continue;
                 if (table->positions && at + AT_ONCE < stop)
                     __builtin_prefetch(groups->codes + (uint64_t)table->positions[at + AT_ONCE] * n_words);
-                const uint64_t *code = groups->codes + (uint64_t)g * n_words;
+                const uint64_t *code = groups->codes + g * n_words;
                 int distance = distance_of(code, finder->query, n_words);
                 if (distance <= finder->bound && !seen_before(tables, t, radius, code, finder->query))
                     finder_add(finder, groups, g, distance);
@@ -647,7 +666,9 @@ static int holds(const Py_buffer *buffer, int64_t n_bytes, const char *name) {
     return 0;
 }
 
-static int parse_tables(PyObject *given, Tables *tables, Py_buffer *buffers, int *n_buffers) {
+static int parse_tables(
+    PyObject *given, int n_words, int64_t n_codes, Tables *tables, Py_buffer *buffers, int *n_buffers
+) {
     Py_ssize_t n = PyTuple_Size(given);
     if (n < 0 || n > MAX_TABLES) {
         PyErr_SetString(PyExc_ValueError, "tables: a tuple of at most 64");
@@ -661,9 +682,15 @@ static int parse_tables(PyObject *given, Tables *tables, Py_buffer *buffers, int
                 fields, "iiiy*z*", &table->word, &table->shift, &table->n_bits, starts, positions))
             return -1;
         *n_buffers += 2;
+        if (table->word < 0 || table->word >= n_words || table->n_bits < 0 || table->n_bits > 31 || table->shift < 0
+            || table->shift + table->n_bits > 64) {
+            PyErr_SetString(PyExc_ValueError, "tables: bits that a code does not have");
+            return -1;
+        }
         if (!holds(starts, ((1ll << table->n_bits) + 1) * 4, "starts")) return -1;
         table->starts = starts->buf;
         table->positions = positions->buf;
+        table->n_positions = positions->buf ? positions->len / 4 : n_codes;
     }
     tables->n_tables = (int)n;
     return 0;
@@ -694,6 +721,8 @@ static PyObject *py_find(PyObject *module, PyObject *arguments) {
         goto done;
     }
     task->groups = (Groups){codes->buf, codes->len / (8 * n_words), n_words, offsets->buf, ids->buf};
+    task->groups.narrow = ids->itemsize == 4;
+    task->groups.n_ids = ids->buf ? ids->len / (ids->itemsize == 4 ? 4 : 8) : task->groups.n;
     task->n_queries = queries->len / (8 * n_words);
     task->queries = queries->buf;
     task->k = k;
@@ -708,7 +737,12 @@ static PyObject *py_find(PyObject *module, PyObject *arguments) {
         goto done;
     }
     if (offsets->buf && !holds(offsets, (task->groups.n + 1) * 8, "offsets")) goto done;
-    if (parse_tables(tables, &task->tables, buffers, &n_buffers)) goto done;
+    if (ids->buf && ids->itemsize != 4 && ids->itemsize != 8) {
+        PyErr_SetString(PyExc_ValueError, "ids: neither int64 nor uint32");
+        goto done;
+    }
+    if (ids->buf && !holds(ids, task->groups.offsets ? 0 : task->groups.n * ids->itemsize, "ids")) goto done;
+    if (parse_tables(tables, n_words, task->groups.n, &task->tables, buffers, &n_buffers)) goto done;
     Py_BEGIN_ALLOW_THREADS
     failed = find(task, &answer);
     Py_END_ALLOW_THREADS
@@ -740,7 +774,7 @@ static PyObject *py_build_table(PyObject *module, PyObject *arguments) {
     if (!PyArg_ParseTuple(
             arguments, "y*iiiiw*z*", &codes, &n_words, &table.word, &table.shift, &table.n_bits, &starts, &positions))
         return NULL;
-    Groups groups = {codes.buf, codes.len / (8 * n_words), n_words, NULL, NULL};
+    Groups groups = {.codes = codes.buf, .n = codes.len / (8 * n_words), .n_words = n_words};
     if (holds(&starts, ((1ll << table.n_bits) + 1) * 4, "starts")
         && (!positions.buf || holds(&positions, 4 * groups.n, "positions"))) {
         Py_BEGIN_ALLOW_THREADS

@@ -50,3 +50,50 @@ def test_arrays_that_do_not_belong_to_the_groups_are_refused(kind):
     for given in wrong:
         with pytest.raises(ValueError, match=r"arrays|array of"):
             kind.from_arrays(groups, 64, given)
+
+
+@needs_kernel
+@pytest.mark.parametrize("n_bits", [64, 128])
+def test_arrays_of_any_content_are_searched_within_bounds(n_bits):
+    """Answers may be wrong then, and there are no more of them than there are ids; there is no crash."""
+    rng = np.random.default_rng(n_bits)
+    groups, queries = groups_of(2000, n_bits, "random")
+    true = MultiIndex(groups.words, n_bits).arrays()
+    for round in range(60):
+        extremes = [np.zeros, np.ones, lambda n, dtype: np.full(n, np.iinfo(dtype).max, dtype)]
+        contents = [lambda n, dtype: rng.integers(0, np.iinfo(dtype).max, n, dtype), *extremes]
+        arrays, parts = dict(true), {"offsets": groups.offsets, "ids": groups.ids}
+        for target in (arrays, parts):
+            for name in [name for name in target if rng.random() < 0.5]:
+                array = target[name].copy()
+                some = rng.random(len(array)) < rng.choice([0.001, 0.1, 1.0])
+                array[some] = contents[round % 4](len(array), array.dtype)[some]
+                target[name] = array if rng.random() < 0.8 or target is arrays else -array
+        hostile = Groups(groups.words, **parts)
+        structure = MultiIndex.from_arrays(hostile, n_bits, arrays)
+        for k, radius in ((10, n_bits), (3000, n_bits), (100, 3)):
+            for searched in (structure, Scan(groups.words)):
+                found = searched.find(hostile, queries, k, radius)
+                assert len(found.ids) <= k * len(queries)
+
+
+@needs_kernel
+def test_ids_may_be_32_bits_wide_and_offsets_and_ids_may_be_missing():
+    groups, queries = groups_of(500, 64, "random")
+    expected = index.kernel.find(groups, queries, 7, 64)
+    assert len(groups.words) == len(groups.ids)
+    for other in (
+        Groups(groups.words, groups.offsets, groups.ids.astype(np.uint32)),
+        Groups(groups.words, None, groups.ids),
+        Groups(groups.words, None, groups.ids.astype(np.uint32)),
+    ):
+        for answer, true in zip(index.kernel.find(other, queries, 7, 64), expected, strict=True):
+            assert np.array_equal(answer, true)
+    in_order = np.argsort(groups.ids)
+    plain = Groups(groups.words[in_order], None, None)
+    for answer, true in zip(index.kernel.find(plain, queries, 7, 64), expected, strict=True):
+        assert np.array_equal(answer, true)
+    with pytest.raises(ValueError, match="ids"):
+        index.kernel.find(Groups(groups.words, None, groups.ids[:-1]), queries, 7, 64)
+    with pytest.raises(ValueError, match="neither int64 nor uint32"):
+        index.kernel.find(Groups(groups.words, groups.offsets, groups.ids.astype(np.uint8)), queries, 7, 64)
