@@ -347,10 +347,16 @@ AVX512 static void scan_words_avx512(Finder *finder, const Groups *groups, int64
 }
 #endif
 
+#if defined(__x86_64__)
+static int has_avx512(void) {
+    return __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 static Scan scan_for(int n_words) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    if (has_avx512()) {
         if (n_words == 1) return scan_1_word_avx512;
         if (n_words == 2) return scan_2_words_avx512;
         if (n_words == 4) return scan_4_words_avx512;
@@ -479,6 +485,75 @@ static int find_by_tables(Finder *finder, const Groups *groups, const Tables *ta
     }
 }
 
+/* -- lists: an inverted file over the cells of centroids -- */
+
+/* List l is the groups starts[l] ... starts[l + 1] - 1, all within radii[l] of centroids[l]. */
+typedef struct {
+    int64_t n, n_probes;
+    const uint64_t *centroids;
+    const int64_t *starts;
+    const int32_t *radii;
+    int slack;
+} Lists;
+
+typedef void (*Measure)(const uint64_t *codes, int64_t n, int n_words, const uint64_t *query, int32_t *out);
+
+#define MEASURE(attributes, name)                                                                                      \
+    attributes static void name(const uint64_t *codes, int64_t n, int n_words, const uint64_t *query, int32_t *out) {  \
+        if (n_words == 1)                                                                                              \
+            for (int64_t i = 0; i < n; i++) out[i] = (int32_t)__builtin_popcountll(codes[i] ^ query[0]);               \
+        else if (n_words == 2)                                                                                         \
+            for (int64_t i = 0; i < n; i++) out[i] = (int32_t)distance_of(codes + 2 * i, query, 2);                    \
+        else if (n_words == 4)                                                                                         \
+            for (int64_t i = 0; i < n; i++) out[i] = (int32_t)distance_of(codes + 4 * i, query, 4);                    \
+        else                                                                                                           \
+            for (int64_t i = 0; i < n; i++) out[i] = (int32_t)distance_of(codes + n_words * i, query, n_words);        \
+    }
+
+MEASURE(POPCNT, measure)
+#if defined(__x86_64__)
+MEASURE(AVX512, measure_avx512)
+#endif
+
+static Measure measure_for(void) {
+#if defined(__x86_64__)
+    if (has_avx512()) return measure_avx512;
+#endif
+    return measure;
+}
+
+/* Whatever the array holds, no list reaches beyond the groups. */
+static inline int64_t list_start(const Lists *lists, const Groups *groups, int64_t l) {
+    int64_t start = lists->starts[l];
+    return start < 0 ? 0 : start > groups->n ? groups->n : start;
+}
+
+/* Scans lists, the nearest centroid first. A list is passed over when no code of it can be near enough, taking for its
+radius no more than the slack: with a slack as large as any radius, the answer is exact. Needs 2 * lists->n of scratch. */
+static void find_by_lists(
+    Finder *finder, const Groups *groups, const Lists *lists, Scan scan, Measure measure_all, int32_t *scratch
+) {
+    int32_t *distances = scratch, *order = scratch + lists->n;
+    int64_t starts[MAX_LEVELS + 1] = {0}, n_probed = 0;
+    const int n_levels = 64 * groups->n_words + 1;
+    measure_all(lists->centroids, lists->n, groups->n_words, finder->query, distances);
+    for (int64_t l = 0; l < lists->n; l++) starts[distances[l] + 1]++;
+    for (int level = 0; level < n_levels; level++) starts[level + 1] += starts[level];
+    for (int64_t l = 0; l < lists->n; l++) order[starts[distances[l]]++] = (int32_t)l;
+    for (int64_t i = 0; i < lists->n && n_probed < lists->n_probes; i++) {
+        const int32_t l = order[i], radius = lists->radii[l];
+        if (distances[l] - lists->slack > finder->limit) break;
+        if (distances[l] - radius > finder->limit) continue;
+        if (i + 1 < lists->n) {
+            const uint64_t *next = groups->codes + list_start(lists, groups, order[i + 1]) * groups->n_words;
+            __builtin_prefetch(next);
+            __builtin_prefetch(next + 8);
+        }
+        scan(finder, groups, list_start(lists, groups, l), list_start(lists, groups, (int64_t)l + 1));
+        n_probed++;
+    }
+}
+
 /* -- building -- */
 
 static void build_table(const Groups *groups, const Table *table, uint32_t *starts, uint32_t *positions) {
@@ -565,10 +640,7 @@ static int sort_codes(const uint64_t *codes, int64_t n, int n_words, int64_t *or
 typedef struct {
     Groups groups;
     Tables tables;
-    /* Lists: list l is the groups starts[l] ... starts[l + 1] - 1; query q looks into probes[q]. */
-    const int64_t *starts;
-    const int32_t *probes;
-    int64_t n_probes;
+    Lists lists;
     int64_t first, last, n_queries, k;
     int radius, ascending, n_levels;
     const uint64_t *queries;
@@ -599,13 +671,14 @@ static void find_by_scan(const Task *task, Answer *answer, const char *answered)
     }
 }
 
-static void find_by_lists(const Task *task, Answer *answer) {
+static int find_in_lists(const Task *task, Answer *answer) {
     const Scan scan = scan_for(task->groups.n_words);
+    int32_t *scratch = malloc((2 * task->lists.n + 1) * sizeof(int32_t));
+    if (!scratch) return -1;
     for (int64_t q = 0; q < task->n_queries; q++)
-        for (int64_t p = 0; p < task->n_probes; p++) {
-            int32_t list = task->probes[q * task->n_probes + p];
-            scan(&answer->finders[q], &task->groups, task->starts[list], task->starts[list + 1]);
-        }
+        find_by_lists(&answer->finders[q], &task->groups, &task->lists, scan, measure_for(), scratch);
+    free(scratch);
+    return 0;
 }
 
 static int find(const Task *task, Answer *answer) {
@@ -617,8 +690,8 @@ static int find(const Task *task, Answer *answer) {
     if (!answer->finders || !answer->limits || !answer->answered) return -1;
     for (int64_t q = 0; q < task->n_queries; q++)
         if (start_finder(task, &answer->finders[q], q, task->radius)) return -1;
-    if (task->probes) {
-        find_by_lists(task, answer);
+    if (task->lists.n) {
+        if (find_in_lists(task, answer)) return -1;
     } else {
         for (int64_t q = 0; q < task->n_queries; q++) {
             Finder *finder = &answer->finders[q];
@@ -666,6 +739,21 @@ static int holds(const Py_buffer *buffer, int64_t n_bytes, const char *name) {
     return 0;
 }
 
+static int parse_lists(PyObject *given, const Groups *groups, Lists *lists, Py_buffer *buffers, int *n_buffers) {
+    Py_buffer *centroids = &buffers[*n_buffers], *starts = centroids + 1, *radii = centroids + 2;
+    long long n_probes;
+    if (given == Py_None) return 0;
+    if (!PyArg_ParseTuple(given, "y*y*y*Li", centroids, starts, radii, &n_probes, &lists->slack)) return -1;
+    *n_buffers += 3;
+    lists->n = centroids->len / (8 * groups->n_words);
+    lists->n_probes = n_probes;
+    if (!holds(starts, (lists->n + 1) * 8, "starts") || !holds(radii, lists->n * 4, "radii")) return -1;
+    lists->centroids = centroids->buf;
+    lists->starts = starts->buf;
+    lists->radii = radii->buf;
+    return 0;
+}
+
 static int parse_tables(
     PyObject *given, int n_words, int64_t n_codes, Tables *tables, Py_buffer *buffers, int *n_buffers
 ) {
@@ -697,23 +785,22 @@ static int parse_tables(
 }
 
 PyDoc_STRVAR(find_doc,
-    "find(codes, n_words, offsets, ids, queries, k, radius, first, last, tables, costs, starts, probes, ascending)\n"
+    "find(codes, n_words, offsets, ids, queries, k, radius, first, last, tables, costs, lists, ascending)\n"
     "-> (limits, distances, ids), each as bytes: see kernel.py.");
 
 static PyObject *py_find(PyObject *module, PyObject *arguments) {
     Py_buffer buffers[7 + 2 * MAX_TABLES];
     Py_buffer *codes = buffers, *offsets = buffers + 1, *ids = buffers + 2, *queries = buffers + 3;
-    Py_buffer *starts = buffers + 4, *probes = buffers + 5;
-    int n_buffers = 6, n_words, failed;
+    int n_buffers = 4, n_words, failed;
     long long k, first, last;
-    PyObject *tables, *result = NULL;
+    PyObject *tables, *lists, *result = NULL;
     Task *task = calloc(1, sizeof(Task));
     Answer answer = {0};
     memset(buffers, 0, sizeof(buffers));
     if (!task) return PyErr_NoMemory();
     if (!PyArg_ParseTuple(
-            arguments, "y*iz*z*y*LiLLO!(dd)z*z*p", codes, &n_words, offsets, ids, queries, &k, &task->radius, &first,
-            &last, &PyTuple_Type, &tables, &task->tables.look_up_cost, &task->tables.candidate_cost, starts, probes,
+            arguments, "y*iz*z*y*LiLLO!(dd)Op", codes, &n_words, offsets, ids, queries, &k, &task->radius, &first,
+            &last, &PyTuple_Type, &tables, &task->tables.look_up_cost, &task->tables.candidate_cost, &lists,
             &task->ascending))
         goto done;
     if (n_words < 1 || n_words > MAX_WORDS || k < 1 || task->radius < 0 || task->radius > 64 * n_words) {
@@ -729,9 +816,6 @@ static PyObject *py_find(PyObject *module, PyObject *arguments) {
     task->first = first;
     task->last = last;
     task->n_levels = 64 * n_words + 1;
-    task->starts = starts->buf;
-    task->probes = probes->buf;
-    if (task->n_queries) task->n_probes = probes->len / 4 / task->n_queries;
     if (first < 0 || last > task->groups.n) {
         PyErr_SetString(PyExc_ValueError, "first or last is out of range");
         goto done;
@@ -743,6 +827,7 @@ static PyObject *py_find(PyObject *module, PyObject *arguments) {
     }
     if (ids->buf && !holds(ids, task->groups.offsets ? 0 : task->groups.n * ids->itemsize, "ids")) goto done;
     if (parse_tables(tables, n_words, task->groups.n, &task->tables, buffers, &n_buffers)) goto done;
+    if (parse_lists(lists, &task->groups, &task->lists, buffers, &n_buffers)) goto done;
     Py_BEGIN_ALLOW_THREADS
     failed = find(task, &answer);
     Py_END_ALLOW_THREADS

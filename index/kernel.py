@@ -69,10 +69,17 @@ class Table(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """Where to look: list l is the groups starts[l]:starts[l + 1]; query q looks into the lists probes[q]."""
+    """An inverted file: list l is the groups starts[l]:starts[l + 1], all within radii[l] of centroids[l].
 
+    Lists are scanned from the nearest centroid on, at most `n_probes` of them. One is passed over when no code of it can
+    be near enough, taking for its radius no more than `slack`: exact with a slack as large as any radius.
+    """
+
+    centroids: Words
     starts: Ids
-    probes: npt.NDArray[np.int32]
+    radii: npt.NDArray[np.int32]
+    n_probes: int
+    slack: int
 
 
 def find(
@@ -86,7 +93,7 @@ def find(
 ) -> Found:
     """Return the k nearest ids within the radius (inclusive) of each query (Q, n_words) uint64; with k None, all.
 
-    By tables the answer is exact, whatever it takes; by lists it holds what lies in them.
+    By tables the answer is exact, whatever it takes; by lists it holds what lies in those that are scanned.
     """
     n, n_queries = len(groups.words), len(queries)
     scans = not tables and lists is None
@@ -98,8 +105,7 @@ def find(
     step = max(1, -(-n_queries // n_parts) if scans or n_parts == 1 else min(-(-n_queries // n_parts), _QUERIES_A_TASK))
     tasks = []
     for start in range(0, n_queries, step):
-        chosen = None if lists is None else Lists(lists.starts, lists.probes[start : start + step])
-        tasks.append(partial(_find, groups, queries[start : start + step], k, radius, 0, n, tables, chosen))
+        tasks.append(partial(_find, groups, queries[start : start + step], k, radius, 0, n, tables, lists))
     return _joined(in_threads(tasks))
 
 
@@ -113,10 +119,9 @@ def _find(
     tables: tuple[Table, ...] = (),
     lists: Lists | None = None,
 ) -> Found:
-    starts, probes = (None, None) if lists is None else (lists.starts, np.ascontiguousarray(lists.probes))
     limits, distances, ids = _kernel.find(
         groups.words, groups.words.shape[1], groups.offsets, groups.ids, queries, k or np.iinfo(np.int64).max, radius,
-        first, last, tables, _COSTS, starts, probes, groups.ids is None,
+        first, last, tables, _COSTS, lists, groups.ids is None,
     )  # fmt: skip
     return Found(np.frombuffer(limits, np.int64), np.frombuffer(distances, np.int32), np.frombuffer(ids, np.int64))
 
