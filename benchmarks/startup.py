@@ -85,7 +85,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     numbers["import_seconds"] = statistics.median(run[0] for run in with_cache)
     numbers["open_and_stats_seconds"] = statistics.median(run[1] for run in with_cache)
     numbers["first_search_with_cache_seconds"] = statistics.median(run[2] for run in with_cache)
-    manifest = folder / "manifest.json"
+    [manifest] = folder.glob("snapshot-*.json")
     manifest.rename(folder / "away")
     numbers["first_search_without_cache_seconds"] = statistics.median(fresh(folder, "search")[2] for _ in range(3))
     (folder / "away").rename(manifest)

@@ -37,7 +37,7 @@ class LiveIndex:
         self._folder = folder
         self._catalogue = catalogue
         self._view: _View | None = None
-        self._cached: snapshot.Snapshot | None = None
+        self._cached: snapshot.Stored | None = None
         self._filtered: tuple[str, int, HammingIndex] | None = None
 
     def considered(self, where: Filter | None) -> HammingIndex:
@@ -58,25 +58,33 @@ class LiveIndex:
         view = self._view
         if view is not None and view.epoch == self._catalogue.epoch:
             return view
+        view = self._view or self._from_cache()
         with self._catalogue.reading():
-            view = self._followed(self._view or self._from_cache())
+            view = self._followed(view)
             self._view = view
         return view
 
     def _from_cache(self) -> _View | None:
-        token = str(self._catalogue.meta("snapshot") or "")
         n_bits, fingerprint = self._catalogue.n_bits, self._catalogue.fingerprint
-        loaded = snapshot.load(self._folder, token=token, n_bits=n_bits, fingerprint=fingerprint)
-        if loaded is None:
-            return None
-        self._cached = loaded[0]
-        return _View(loaded[1], loaded[0].epoch, loaded[0].last_id)
+        token, before = str(self._catalogue.meta("snapshot") or ""), None
+        while token != before:
+            loaded = snapshot.load(self._folder, token=token, n_bits=n_bits, fingerprint=fingerprint)
+            if loaded is not None:
+                self._cached, index = loaded
+                return _View(index, self._cached.snapshot.epoch, self._cached.snapshot.last_id)
+            # A writer may have replaced it just now.
+            token, before = str(self._catalogue.meta("snapshot") or ""), token
+        return None
 
     def _followed(self, view: _View | None) -> _View:
         """Return the view of the commit that is being read: the given one with its changes, or a new one."""
         catalogue = self._catalogue
         epoch, last_id = catalogue.epoch, catalogue.last_id
         changed = catalogue.changed_ids(view.epoch) if view is not None else None
+        if view is not None and changed is None:
+            # The log of changes was cut off where a new cache was made.
+            view = self._from_cache()
+            changed = catalogue.changed_ids(view.epoch) if view is not None else None
         if view is None or changed is None or view.last_id > last_id:
             index = HammingIndex(self._catalogue.n_bits)
             ids, codes = catalogue.codes_after(0)
@@ -101,31 +109,35 @@ class LiveIndex:
                 catalogue.forget_changes(catalogue.epoch)
             return
         if self._cached is None:
-            self._from_cache()
+            view = self._from_cache()
+            self._view = self._view or view
         cached = self._cached
-        if cached is not None and n_changes + last_id - cached.last_id <= _CACHE_STALE_SHARE * n_images:
+        if cached is not None and n_changes + last_id - cached.snapshot.last_id <= _CACHE_STALE_SHARE * n_images:
             snapshot.tidy(self._folder, cached)
             return
         view = self.current()
         token = secrets.token_hex(16)
         made = snapshot.Snapshot(token, view.epoch, view.last_id, catalogue.n_bits, catalogue.fingerprint)
         try:
-            # The catalogue names the new cache before the manifest does: in between there is none that counts.
-            catalogue.forget_changes(view.epoch, snapshot=made.token)
-            snapshot.write(self._folder, made, view.index)
+            # The old cache and the log of changes behind it count until the catalogue names the new one.
+            stored = snapshot.write(self._folder, made, view.index, cached)
         except OSError:
             # A full disk costs the next start a second or two, and nothing else.
             return
+        catalogue.forget_changes(view.epoch, snapshot=made.token)
+        self._cached = stored
+        snapshot.tidy(self._folder, stored)
 
     def problems(self) -> list[Problem]:
         """Return what is wrong with the cache."""
-        manifest = self._folder / snapshot.MANIFEST
-        if not manifest.exists():
+        token = str(self._catalogue.meta("snapshot") or "")
+        if not token:
             return []
+        manifest = self._folder / snapshot.manifest(token)
         with self._catalogue.reading():
             view, true = self._from_cache(), self._followed(None)
             if view is None:
-                harmless = "the cache is damaged or another index's: it is not used, and made again by the next writer"
+                harmless = "the cache is damaged or missing: it is not used, and made again by the next writer"
                 return [Problem("cache", str(manifest), harmless)]
             cached = self._followed(view)
         ours: tuple[npt.NDArray[Any], ...] = true.index.groups()

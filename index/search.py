@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,47 +12,20 @@ import numpy.typing as npt
 from index.codes import Codes, check_codes, check_n_bits, n_code_bytes
 from index.groups import Distances, Groups, Ids, to_codes, to_words
 from index.kernel import Found, merge_found
-from index.structures import Structure, exact_structure
+from index.segments import Segment, merged
 
 __all__ = ["HammingIndex", "check_k", "check_radius"]
 
-# Recent additions are a small segment of their own until they exceed a share of the base (and this floor); the same for
-# codes whose ids are all removed.
+# Recent additions are a small segment of their own until they exceed a share of the base (and this floor).
 _REBUILD_SHARE = 0.1
 _REBUILD_ABOVE = 4096
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Segment:
-    """Groups and what searches them."""
-
-    groups: Groups
-    structure: Structure
-
-    def __len__(self) -> int:
-        return len(self.groups.ids)
-
-    @classmethod
-    def of(cls, groups: Groups, n_bits: int) -> _Segment:
-        return cls(groups, exact_structure(groups, n_bits))
-
-    def find(self, queries: npt.NDArray[np.uint64], k: int | None, radius: int) -> Found:
-        return self.structure.find(self.groups, queries, k, radius)
-
-    def keep(self, mask: npt.NDArray[np.bool_], n_bits: int) -> _Segment:
-        """Return the segment with the ids where mask is true; built again where that leaves many codes without ids."""
-        kept = self.groups.keep(mask)
-        n_empty = int(np.count_nonzero(kept.sizes() == 0))
-        if n_empty > max(_REBUILD_ABOVE, _REBUILD_SHARE * len(kept.words)):
-            return _Segment.of(kept.compact(), n_bits)
-        return _Segment(kept, self.structure)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _State:
     """All that a search looks at. Never changed, only replaced: readers in other threads need no lock."""
 
-    segments: tuple[_Segment, ...]
+    segments: tuple[Segment, ...]
     next_id: int
 
     def __len__(self) -> int:
@@ -75,14 +49,32 @@ class HammingIndex:
     def from_groups(cls, n_bits: int, codes: Codes, offsets: Ids, ids: Ids) -> HammingIndex:
         """Return an index of what `groups` gave. The arrays are trusted, and must not change afterwards."""
         index = cls(n_bits)
-        segment = _Segment.of(Groups(to_words(codes), offsets, ids), n_bits)
+        segment = Segment.of(Groups(to_words(codes), offsets, ids), n_bits)
         index._state = _State((segment,), int(ids.max()) + 1 if len(ids) else 0)
         return index
 
     def groups(self) -> tuple[Codes, Ids, Ids]:
         """Return (distinct codes, offsets, ids): the ids of codes[g] are ids[offsets[g]:offsets[g + 1]], ascending."""
-        merged = _merge(self._state.segments, self.n_bits)
-        return to_codes(merged.words, n_code_bytes(self.n_bits)), merged.offsets, merged.ids
+        groups = self._merged(self._state.segments)
+        return to_codes(groups.words, n_code_bytes(self.n_bits)), groups.offsets, groups.ids
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """What is searched: groups, and what searches them."""
+        return self._state.segments
+
+    @classmethod
+    def from_segments(cls, n_bits: int, segments: Iterable[Segment], next_id: int) -> HammingIndex:
+        """Return an index of these segments, which are trusted; new ids will count from next_id on."""
+        index = cls(n_bits)
+        index._state = _State(tuple(segments), next_id)
+        return index
+
+    def _merged(self, segments: tuple[Segment, ...], codes: Codes | None = None, ids: Ids | None = None) -> Groups:
+        nothing = np.empty((0, n_code_bytes(self.n_bits)), np.uint8)
+        return merged(
+            segments, to_words(nothing if codes is None else codes), np.empty(0, np.int64) if ids is None else ids
+        )
 
     def copy(self) -> HammingIndex:
         """Return an index that shares the (immutable) content and can be changed on its own, at no cost."""
@@ -108,7 +100,7 @@ class HammingIndex:
     @property
     def n_distinct(self) -> int:
         """The number of distinct codes."""
-        return len(_merge(self._state.segments, self.n_bits).words)
+        return len(self._merged(self._state.segments).words)
 
     def add(self, codes: npt.ArrayLike, ids: npt.ArrayLike | None = None) -> Ids:
         """Add codes and return their ids (N,) int64; without `ids` these continue from the largest ever used.
@@ -149,7 +141,7 @@ class HammingIndex:
         return added
 
     @staticmethod
-    def _check_new(added: Ids, segments: tuple[_Segment, ...], next_id: int) -> None:
+    def _check_new(added: Ids, segments: tuple[Segment, ...], next_id: int) -> None:
         unique, counts = np.unique(added, return_counts=True)
         if len(unique) != len(added):
             raise ValueError(f"id {unique[counts > 1][0]} is given twice: ids are unique")
@@ -159,18 +151,16 @@ class HammingIndex:
                 if taken.any():
                     raise ValueError(f"id {unique[taken][0]} is in the index already: remove it first, or give no ids")
 
-    def _without(self, segment: _Segment, removed: Ids) -> _Segment:
+    def _without(self, segment: Segment, removed: Ids) -> Segment:
         gone = np.isin(segment.groups.ids, removed)
         return segment.keep(~gone, self.n_bits) if gone.any() else segment
 
-    def _plus(self, segments: tuple[_Segment, ...], codes: Codes, ids: Ids) -> tuple[_Segment, ...]:
+    def _plus(self, segments: tuple[Segment, ...], codes: Codes, ids: Ids) -> tuple[Segment, ...]:
         base, recent = segments[:1], segments[1:]
         n_recent = sum(map(len, recent)) + len(ids)
         if not base or n_recent > max(_REBUILD_ABOVE, _REBUILD_SHARE * len(base[0])):
             base, recent = (), segments
-        parts = [segment.groups.rows() for segment in recent] + [(to_words(codes), ids)]
-        groups = Groups.of(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
-        return (*base, _Segment.of(groups, self.n_bits))
+        return (*base, Segment.of(self._merged(recent, codes, ids), self.n_bits))
 
     def search(
         self, queries: npt.ArrayLike, k: int, *, radius: int | None = None, allowed: npt.ArrayLike | None = None
@@ -252,11 +242,3 @@ def _find(state: _State, queries: Codes, k: int | None, radius: int) -> Found:
         return Found(np.zeros(len(queries) + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
     words = to_words(queries)
     return merge_found([segment.find(words, k, radius) for segment in state.segments], k)
-
-
-def _merge(segments: tuple[_Segment, ...], n_bits: int) -> Groups:
-    if len(segments) == 1:
-        return segments[0].groups.compact()
-    nothing = to_words(np.empty((0, n_code_bytes(n_bits)), np.uint8)), np.empty(0, np.int64)
-    parts = [nothing, *(segment.groups.rows() for segment in segments)]
-    return Groups.of(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))

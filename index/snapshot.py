@@ -1,31 +1,49 @@
-"""The cache of a store: its search structure as plain .npy files, so that opening reads no rows. Never the truth.
+"""The cache of a store: its search structure as plain .npy files that are memory-mapped. Never the truth.
 
-`snapshot-<epoch>.{codes,offsets,ids}.npy` and `manifest.json`, which is written last and makes them count. Whatever is
-not exactly as its manifest says is not used: the store then reads its catalogue. No faiss file is ever read.
+`snapshot-<token>.json` lists the files of one cache; the catalogue names the token of the one that counts. Every file
+is checked against its checksum before it is used: what is not exactly as it was written is not used, and the store then
+reads its catalogue. Files are never changed, only replaced, so that readers go on with what they have mapped. A cache
+shares the files of the one before where the arrays are the same. No faiss file is ever read.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import zlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
+from io import BufferedWriter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
-from index.codes import n_code_bytes
+from index import kernel
+from index.groups import Groups
 from index.search import HammingIndex
+from index.segments import Segment
+from index.structures import STRUCTURES, exact_structure
 
-MANIFEST = "manifest.json"
-_PARTS = {"codes": np.dtype(np.uint8), "offsets": np.dtype(np.int64), "ids": np.dtype(np.int64)}
+__all__ = ["PREFIXES", "Snapshot", "Stored", "files", "load", "manifest", "sync_folder", "tidy", "write", "write_file"]
 
+PREFIXES = ("snapshot-", "manifest.json")
+"""What the names of all files of caches begin with; the latter was one of formats up to 2."""
 
 # What the arrays mean; a cache of another format is not read.
-_FORMAT = 2
+_FORMAT = 3
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+_NAME = re.compile(r"snapshot-[0-9a-f]{8}\.\d+\.[a-z0-9]+\.npy")
+_GROUPS = {"words": np.dtype(np.uint64), "offsets": np.dtype(np.int64), "ids": np.dtype(np.int64)}
+# Files are hashed in pieces, by all threads.
+_PIECE = 1 << 24
+
+_Array: TypeAlias = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,91 +57,174 @@ class Snapshot:
     fingerprint: str
 
 
-def write(folder: Path, snapshot: Snapshot, index: HammingIndex) -> None:
-    """Replace the cache. A kill at any moment leaves the old one, the new one, or none.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A cache on disk: what it is, its files, and their arrays as long as somebody has them."""
+
+    snapshot: Snapshot
+    files: dict[str, dict[str, Any]]
+    arrays: WeakValueDictionary[str, _Array]
+
+
+def manifest(token: str) -> str:
+    """Return the name of the file that lists the files of a cache."""
+    return f"snapshot-{token}.json"
+
+
+def write(folder: Path, snapshot: Snapshot, index: HammingIndex, before: Stored | None) -> Stored:
+    """Write a cache, beside the one that counts until the catalogue names this one; use the files of `before`.
 
     Raises:
         OSError: the disk is full, for one; the files begun are gone again.
     """
-    sizes, names = {}, set()
+    held = dict(before.arrays) if before else {}
+    known = {id(array): name for name, array in held.items()}
+    new: list[str] = []
+    stored = Stored(snapshot, {}, WeakValueDictionary())
+    segments = []
     try:
-        arrays: tuple[npt.NDArray[Any], ...] = index.groups()
-        for part, array in zip(_PARTS, arrays, strict=True):
-            name = f"snapshot-{snapshot.epoch}.{part}.npy"
-            names.add(name)
-            buffer = io.BytesIO()
-            np.save(buffer, array, allow_pickle=False)
-            data = buffer.getbuffer()
-            sizes[name] = {"n_bytes": len(data), "crc32": zlib.crc32(data)}
-            write_file(folder / name, data)
-        manifest = json.dumps(asdict(snapshot) | {"format": _FORMAT, "files": sizes}, indent=1)
-        write_file(folder / MANIFEST, manifest.encode())
+        for number, segment in enumerate(index.segments):
+            names = {}
+            for part, array in _arrays(segment).items():
+                name = known.get(id(array), "")
+                if before and name in before.files:
+                    stored.files[name] = before.files[name]
+                else:
+                    name = f"snapshot-{snapshot.token[:8]}.{number}.{part}.npy"
+                    new.append(name)
+                    stored.files[name] = _write_array(folder / name, array)
+                stored.arrays[name] = array
+                names[part] = name
+            segments.append({"structure": segment.structure.name, "arrays": names})
+        described = asdict(snapshot) | {"format": _FORMAT, "segments": segments, "files": stored.files}
+        body = json.dumps(described, indent=1).encode()
+        new.append(manifest(snapshot.token))
+        write_file(folder / new[-1], xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
     except BaseException:
-        for name in names:
+        for name in new:
             (folder / name).unlink(missing_ok=True)
         raise
-    tidy(folder, snapshot)
+    return stored
 
 
-def tidy(folder: Path, snapshot: Snapshot) -> None:
-    """Delete what killed writers left: all files of the cache but those of this snapshot."""
-    keep = {MANIFEST, *(f"snapshot-{snapshot.epoch}.{part}.npy" for part in _PARTS)}
+def _arrays(segment: Segment) -> dict[str, _Array]:
+    groups = segment.groups
+    return {"words": groups.words, "offsets": groups.offsets, "ids": groups.ids} | dict(segment.structure.arrays())
+
+
+def tidy(folder: Path, stored: Stored) -> None:
+    """Delete all files of caches but those of this one: older ones, and what killed writers left."""
+    keep = {manifest(stored.snapshot.token), *stored.files}
     for path in files(folder):
         if path.name not in keep:
-            path.unlink(missing_ok=True)
+            # A system that does not delete what another process has mapped: the next writer will.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
-def load(folder: Path, *, token: str, n_bits: int, fingerprint: str) -> tuple[Snapshot, HammingIndex] | None:
-    """Return the cache, or None when there is none or it is in any way not the one of this catalogue."""
+def load(folder: Path, *, token: str, n_bits: int, fingerprint: str) -> tuple[Stored, HammingIndex] | None:
+    """Return the cache with this token, or None where it is in any way not the one of this catalogue."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        sizes = manifest.pop("files")
-        if manifest.pop("format", 1) != _FORMAT:
+        if not _TOKEN.fullmatch(token):
             return None
-        snapshot = Snapshot(**manifest)
-        if not token or (snapshot.token, snapshot.n_bits, snapshot.fingerprint) != (token, n_bits, fingerprint):
+        checksum, _, body = (folder / manifest(token)).read_bytes().partition(b"\n")
+        if checksum.decode() != xxhash.xxh3_64_hexdigest(body):
             return None
-        codes, offsets, ids = (_read(folder, f"snapshot-{snapshot.epoch}.{part}.npy", sizes, part) for part in _PARTS)
+        described = json.loads(body)
+        if described.pop("format") != _FORMAT:
+            return None
+        sizes, segments = described.pop("files"), described.pop("segments")
+        snapshot = Snapshot(**described)
+        if (snapshot.token, snapshot.n_bits, snapshot.fingerprint) != (token, n_bits, fingerprint):
+            return None
+        arrays = {name: _read(folder, name, size) for name, size in sizes.items()}
+        parts = [_segment({p: arrays[n] for p, n in s["arrays"].items()}, s["structure"], snapshot) for s in segments]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return Stored(snapshot, sizes, WeakValueDictionary(arrays)), HammingIndex.from_segments(
+        n_bits, parts, snapshot.last_id + 1
+    )
+
+
+def _segment(arrays: dict[str, _Array], structure: str, snapshot: Snapshot) -> Segment:
+    """Return a segment; its arrays are as they were written, but who wrote them is not known.
+
+    Raises:
+        ValueError, KeyError: they do not fit together.
+    """
+    words, offsets, ids = (arrays.pop(part) for part in _GROUPS)
     fits = (
-        codes.ndim == 2
-        and codes.shape[1] == n_code_bytes(n_bits)
-        and offsets.shape == (len(codes) + 1,)
+        [array.dtype for array in (words, offsets, ids)] == list(_GROUPS.values())
+        and words.ndim == 2
+        and words.shape[1] == -(-snapshot.n_bits // 64)
+        and offsets.shape == (len(words) + 1,)
         and ids.ndim == 1
         and offsets[0] == 0
         and offsets[-1] == len(ids)
-        and bool(np.all(offsets[1:] > offsets[:-1]))
+        and bool(np.all(offsets[1:] >= offsets[:-1]))
         and (len(ids) == 0 or 0 < ids.min() <= ids.max() <= snapshot.last_id)
     )
-    return (snapshot, HammingIndex.from_groups(n_bits, codes, offsets, ids)) if fits else None
+    if not fits:
+        raise ValueError("groups that do not fit together")
+    groups = Groups(words, offsets, ids)
+    try:
+        return Segment(groups, STRUCTURES[structure].from_arrays(groups, snapshot.n_bits, arrays))
+    except (KeyError, ValueError):
+        # A structure that is not made here, or differently (without the kernel, by another version).
+        return Segment(groups, exact_structure(groups, snapshot.n_bits))
 
 
 def files(folder: Path) -> list[Path]:
-    """Return all files of the cache, unfinished ones included."""
-    return sorted(p for p in folder.iterdir() if p.name.startswith("snapshot-") or p.name.startswith(MANIFEST))
+    """Return all files of caches, unfinished ones included."""
+    return sorted(p for p in folder.iterdir() if p.name.startswith(PREFIXES))
 
 
-def _read(folder: Path, name: str, sizes: Any, part: str) -> Any:
+def _read(folder: Path, name: str, size: dict[str, Any]) -> _Array:
+    """Return a mapped array.
+
+    Raises:
+        OSError, ValueError: the file is not as it was written.
+    """
     path = folder / name
-    # The size first: a damaged header must not make us read or allocate gigabytes.
-    if path.stat().st_size != sizes[name]["n_bytes"]:
+    # The size first: what is cut off must not be read.
+    if not _NAME.fullmatch(name) or path.stat().st_size != size["n_bytes"]:
         raise ValueError(name)
-    data = path.read_bytes()
-    if zlib.crc32(data) != sizes[name]["crc32"]:
+    if _checksum(np.memmap(path, np.uint8, "r")) != size["xxh3"]:
         raise ValueError(name)
-    array = np.load(io.BytesIO(data), allow_pickle=False)
-    if array.dtype != _PARTS[part] or not array.flags.c_contiguous:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not array.flags.c_contiguous:
         raise ValueError(name)
-    return array
+    return np.asarray(array)
+
+
+def _checksum(data: npt.NDArray[np.uint8]) -> str:
+    pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
+    digests = kernel.in_threads([partial(xxhash.xxh3_64_digest, piece.data) for piece in pieces])
+    return xxhash.xxh3_64_hexdigest(b"".join(digests))
+
+
+def _write_array(path: Path, array: _Array) -> dict[str, Any]:
+    """Write an array as .npy; return the size and the checksum of the file."""
+    with _whole(path) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+        file.flush()
+        written = np.memmap(file.name, np.uint8, "r")
+    return {"n_bytes": len(written), "xxh3": _checksum(written)}
 
 
 def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that its name never stands for half of it, not even after a power cut."""
+    with _whole(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BufferedWriter]:
+    """Yield a file that gets its name when all of it is on disk."""
     unfinished = path.with_name(path.name + ".tmp")
     try:
         with unfinished.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

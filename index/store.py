@@ -47,7 +47,7 @@ from index.schema import full_disk
 from index.search import check_k, check_radius
 
 LOCK = "writer.lock"
-_OWN_PREFIXES = (NAME, LOCK, "snapshot-", snapshot.MANIFEST)
+_OWN_PREFIXES = (NAME, LOCK, *snapshot.PREFIXES)
 _DEAD_AFTER_SECONDS = 3600.0
 
 
@@ -439,8 +439,14 @@ class Store:
         sizes = {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
         by_kind = {"catalogue": 0, "cache": 0, "model": 0}
         for name, size in sizes.items():
-            cache = name.startswith(("snapshot-", snapshot.MANIFEST))
-            by_kind["catalogue" if name.startswith((NAME, LOCK)) else "cache" if cache else "model"] += size
+            kind = (
+                "catalogue"
+                if name.startswith((NAME, LOCK))
+                else "cache"
+                if name.startswith(snapshot.PREFIXES)
+                else "model"
+            )
+            by_kind[kind] += size
         with catalogue.reading():
             return StoreStats(
                 n_images=catalogue.n_images,

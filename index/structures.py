@@ -16,7 +16,7 @@ from index import faiss_scan, kernel
 from index.groups import Groups, Words
 from index.kernel import Found, Table
 
-__all__ = ["Arrays", "MultiIndex", "Scan", "Structure", "exact_structure"]
+__all__ = ["STRUCTURES", "Arrays", "MultiIndex", "Scan", "Structure", "exact_structure"]
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """What a structure is made of, besides the groups: by names that are part of a file name."""
@@ -159,6 +159,10 @@ def _parts(n_codes: int, n_bits: int) -> list[tuple[int, int, int]]:
             shift -= size
             parts.append((word, shift, size))
     return parts
+
+
+STRUCTURES: Mapping[str, type[Structure]] = {structure.name: structure for structure in (Scan, MultiIndex)}
+"""All structures by their names."""
 
 
 def exact_structure(groups: Groups, n_bits: int) -> Structure:

@@ -1,11 +1,14 @@
 import json
+import random
 import shutil
 
 import numpy as np
 import pytest
 
+import index.kernel
 import index.live
 import index.snapshot
+import index.structures
 from index import Store
 from tests.index.samples import codes, entry, filled
 
@@ -47,30 +50,59 @@ def search(folder, k=5):
         return store.search_ids(codes(3), k)[1].tolist()
 
 
+def manifest_of(folder):
+    [path] = folder.glob("snapshot-*.json")
+    return path
+
+
+def array_file(folder, part):
+    [path] = folder.glob(f"snapshot-*.{part}.npy")
+    return path
+
+
 def parts(folder):
-    return sorted(path.name for path in folder.glob("snapshot-*"))
+    return sorted(path.name.partition(".")[2] for path in folder.glob("snapshot-*"))
+
+
+PARTS = ["0.ids.npy", "0.offsets.npy", "0.words.npy", "json"]
+
+
+def rewritten(folder, change):
+    """Write arrays by their parts, with sizes and checksums that are right."""
+    path = manifest_of(folder)
+    described = json.loads(path.read_bytes().partition(b"\n")[2])
+    for part, array in change.items():
+        file = array_file(folder, part)
+        described["files"][file.name] = index.snapshot._write_array(file, np.array(array))
+    body = json.dumps(described).encode()
+    path.write_bytes(index.snapshot.xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
 
 
 def test_a_search_reads_the_cache_and_only_the_rows_behind_it(folder, reads):
-    assert parts(folder) == ["snapshot-1.codes.npy", "snapshot-1.ids.npy", "snapshot-1.offsets.npy"]
+    assert parts(folder) == PARTS
+    before = manifest_of(folder)
     search(folder)
     assert sum(reads) == 0
     with Store.open(folder, writable=True) as store:
         store.put([entry(200), entry(4)], codes(2, seed=4))
         store.remove([9])
-    assert parts(folder)[0] == "snapshot-1.codes.npy"
+    assert manifest_of(folder) == before
     search(folder)
     assert sum(reads) == 2
     cached = answers(folder)
-    (folder / "manifest.json").unlink()
+    before.unlink()
+    with Store.open(folder, writable=True):
+        pass
+    assert manifest_of(folder) != before
     assert answers(folder) == cached
 
 
 def test_many_changes_make_a_new_cache(folder, reads):
+    before = manifest_of(folder)
     with Store.open(folder, writable=True) as store:
         store.put([entry(n) for n in range(95, 140)], codes(45, seed=4))
         store.remove(range(1, 10))
-    assert parts(folder) == ["snapshot-3.codes.npy", "snapshot-3.ids.npy", "snapshot-3.offsets.npy"]
+    assert manifest_of(folder) != before
     reads.clear()
     search(folder)
     assert reads == []
@@ -114,22 +146,21 @@ def gone(path):
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped, longer, garbage, gone])
-@pytest.mark.parametrize("name", [f"snapshot-1.{part}.npy" for part in ("codes", "offsets", "ids")] + ["manifest.json"])
-def test_a_damaged_cache_is_rebuilt_silently(folder, reads, name, damage):
+@pytest.mark.parametrize("part", ["words", "offsets", "ids", "manifest"])
+def test_a_damaged_cache_is_rebuilt_silently(folder, reads, part, damage):
     expected = search(folder, 100)
-    damage(folder / name)
+    damage(manifest_of(folder) if part == "manifest" else array_file(folder, part))
     assert search(folder, 100) == expected
     assert sum(reads) == 100
     with Store.open(folder) as store:
-        problems = store.verify()
-        assert [p.kind for p in problems] == ([] if name == "manifest.json" and damage is gone else ["cache"])
+        assert [p.kind for p in store.verify()] == ["cache"]
     with Store.open(folder, writable=True):
         pass
     answers(folder)
 
 
 def test_the_next_writer_replaces_a_damaged_manifest(folder, reads):
-    garbage(folder / "manifest.json")
+    garbage(manifest_of(folder))
     with Store.open(folder, writable=True):
         pass
     reads.clear()
@@ -141,9 +172,10 @@ def test_the_cache_of_another_store_is_not_used(folder, tmp_path, reads):
     other = tmp_path / "b.dhx"
     with Store.create(other, n_bits=20, fingerprint="model-a") as store:
         store.put([entry(n) for n in range(100)], codes(100, seed=77))
-    for path in other.glob("*"):
-        if path.name.startswith(("snapshot", "manifest")):
-            shutil.copy(path, folder)
+    ours, theirs = manifest_of(folder), manifest_of(other)
+    for path in other.glob("snapshot-*"):
+        shutil.copy(path, folder)
+    shutil.copy(theirs, ours)
     reads.clear()
     assert search(folder, 1) == [[1], [2], [3]]
     assert sum(reads) == 100
@@ -161,46 +193,130 @@ def test_a_catalogue_restored_from_an_older_copy_does_not_trust_a_newer_cache(fo
     assert sum(reads) == 100
 
 
-@pytest.mark.parametrize("change", [{"offsets": [0, 5]}, {"ids": [7] * 100}, {"codes": [[1, 2]]}, {"ids": [0.5] * 100}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offsets": [0, 5]},
+        {"offsets": np.zeros(101, np.int64)},
+        {"ids": [10_000] * 100},
+        {"ids": [0.5] * 100},
+        {"words": [[1, 2]]},
+        {"words": np.zeros((100, 1), np.int64)},
+        {"words": np.zeros((100, 2), np.uint64)},
+    ],
+)
 def test_arrays_that_do_not_fit_together_are_not_used(folder, reads, change):
     """Even when size and checksum are right."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for part, value in change.items():
-        name = f"snapshot-1.{part}.npy"
-        old = np.load(folder / name)
-        array = np.array(value, dtype=np.float64 if part == "ids" and value[0] == 0.5 else old.dtype)
-        if value == [7] * 100:
-            array = np.full(100, 10_000)
-        np.save(folder / name, array)
-        data = (folder / name).read_bytes()
-        manifest["files"][name] = {"n_bytes": len(data), "crc32": index.snapshot.zlib.crc32(data)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    rewritten(folder, change)
     assert search(folder, 1) == [[1], [2], [3]]
     assert sum(reads) == 100
 
 
 def test_a_cache_that_contradicts_the_catalogue_is_told(folder):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    name = "snapshot-1.ids.npy"
-    ids = np.load(folder / name)
+    ids = np.load(array_file(folder, "ids"))
     ids[[0, 1]] = ids[[1, 0]]
-    np.save(folder / name, ids)
-    data = (folder / name).read_bytes()
-    manifest["files"][name] = {"n_bytes": len(data), "crc32": index.snapshot.zlib.crc32(data)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    rewritten(folder, {"ids": ids})
     with Store.open(folder) as store:
         assert [p.message.split(":")[0] for p in store.verify()] == ["the cache contradicts catalogue.db"]
 
 
 def test_a_full_disk_while_writing_the_cache_loses_nothing(folder, monkeypatch, reads):
-    def full(path, data):
+    def full(path, array):
         if path.name.endswith("ids.npy"):
             raise OSError(28, "No space left on device")
-        real(path, data)
+        return real(path, array)
 
-    real = index.snapshot.write_file
+    real, before = index.snapshot._write_array, sorted(folder.glob("snapshot-*"))
     with Store.open(folder, writable=True) as store:
         store.put([entry(n) for n in range(100, 200)], codes(100, seed=6))
-        monkeypatch.setattr(index.snapshot, "write_file", full)
+        monkeypatch.setattr(index.snapshot, "_write_array", full)
+    assert sorted(folder.glob("snapshot-*")) == before
+    reads.clear()
     assert len(search(folder, 1000)[0]) == 200
-    assert not [name for name in parts(folder) if "snapshot-2" in name]
+    assert sum(reads) == 100
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """Look-up tables for few codes; the number of those built is counted."""
+    if not index.kernel.AVAILABLE:
+        pytest.skip("needs the compiled kernel")
+    build, counts = index.kernel.build_table, []
+
+    def counted(*args, **kwargs):
+        counts.append(1)
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(index.structures, "_TABLES_ABOVE", 50)
+    monkeypatch.setattr(index.kernel, "build_table", counted)
+    return counts
+
+
+def test_tables_are_part_of_the_cache(tables, tmp_path, reads):
+    filled(tmp_path / "a.dhx", 400, n_bits=64).close()
+    assert "0.positions1.npy" in parts(tmp_path / "a.dhx")
+    with Store.open(tmp_path / "a.dhx") as store:
+        del tables[:], reads[:]
+        distances, ids = store.search_ids(codes(400, n_bits=64), 1)
+    assert distances.max() == 0
+    assert ids.ravel().tolist() == list(range(1, 401))
+    assert sum(reads) == len(tables) == 0
+
+
+def test_a_cache_with_tables_serves_without_the_kernel(tables, tmp_path, reads, monkeypatch):
+    filled(tmp_path / "a.dhx", 400, n_bits=64).close()
+    reads.clear()
+    monkeypatch.setattr(index.kernel, "AVAILABLE", False)
+    monkeypatch.setattr(index.kernel, "_kernel", None)
+    with Store.open(tmp_path / "a.dhx") as store:
+        assert store.search_ids(codes(400, n_bits=64), 1)[1].ravel().tolist() == list(range(1, 401))
+    assert sum(reads) == 0
+
+
+def test_any_byte_of_any_file_of_the_cache_may_be_wrong(tables, tmp_path, reads):
+    """Answers stay right: nothing is used before its checksum is checked."""
+    folder, chance = tmp_path / "a.dhx", random.Random(7)
+    filled(folder, 120, n_bits=32).close()
+    with Store.open(folder, writable=True) as store:
+        store.put([entry(500)], codes(1, seed=8, n_bits=32))
+        store.remove([3])
+    queries = codes(5, n_bits=32)
+    with Store.open(folder) as store:
+        expected = store.search(queries, 200)
+    for path in sorted(folder.glob("snapshot-*")):
+        whole = path.read_bytes()
+        for _ in range(12):
+            data = bytearray(whole)
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+            path.write_bytes(data)
+            reads.clear()
+            with Store.open(folder) as store:
+                assert store.search(queries, 200) == expected
+                assert sum(reads) == len(store)
+        path.write_bytes(whole)
+
+
+def test_a_new_cache_shares_the_files_that_have_not_changed(folder):
+    before = {path.name: path.stat().st_ino for path in folder.glob("snapshot-*")}
+    with Store.open(folder, writable=True) as store:
+        store.put([entry(n) for n in range(100, 110)], codes(10, seed=4))
+    after = {path.name: path.stat().st_ino for path in folder.glob("snapshot-*")}
+    assert len(set(before.items()) & set(after.items())) == 3
+    assert parts(folder) == sorted([*PARTS, "1.ids.npy", "1.offsets.npy", "1.words.npy"])
+    answers(folder)
+    with Store.open(folder, writable=True) as store:
+        store.remove(range(1, 10))
+    assert len({path.name for path in folder.glob("snapshot-*")} & set(after)) == 4
+    answers(folder)
+
+
+def test_a_reader_catches_up_over_several_caches_without_reading_all_rows(folder, reads):
+    with Store.open(folder) as reader:
+        reader.refresh()
+        for round in range(1, 4):
+            with Store.open(folder, writable=True) as store:
+                store.put([entry(1000 * round + n) for n in range(20)], codes(20, seed=round))
+                store.remove([round])
+        reads.clear()
+        assert reader.search_ids(codes(1), 1000)[1].shape == (1, 157)
+        assert sum(reads) == 0
