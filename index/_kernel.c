@@ -554,6 +554,148 @@ static void find_by_lists(
     }
 }
 
+/* -- a graph: Malkov & Yashunin, "Efficient and robust approximate nearest neighbor search using HNSW graphs", 2018 -- */
+
+/* Group g has its links from offsets[g] on: 2 * m of level 0, then m of each level that it is in; below 0: none. */
+typedef struct {
+    int64_t n_links;
+    const int32_t *links;
+    const int64_t *offsets;
+    int64_t entry, ef;
+    int m, top;
+} Graph;
+
+/* What a walk needs: a set of the groups seen (g + 1, hashed), and those to go on from, in a stack for each distance. */
+typedef struct {
+    int32_t *seen;
+    int64_t n_seen, capacity;
+    struct { int32_t group, next; } *open;
+    int64_t n_open, open_capacity;
+    int32_t stacks[MAX_LEVELS];
+} Walk;
+
+static inline int64_t place_in(const int32_t *seen, int64_t capacity, int32_t value) {
+    int64_t at = (int64_t)(((uint64_t)(uint32_t)value * 0x9E3779B97F4A7C15ull) >> 32) & (capacity - 1);
+    while (seen[at] && seen[at] != value) at = (at + 1) & (capacity - 1);
+    return at;
+}
+
+/* Returns 1 when the group was not seen before, and notes it; -1 without memory. */
+static int walk_sees(Walk *walk, int32_t g) {
+    int64_t at = place_in(walk->seen, walk->capacity, g + 1);
+    if (walk->seen[at]) return 0;
+    walk->seen[at] = g + 1;
+    if (2 * ++walk->n_seen < walk->capacity) return 1;
+    int32_t *seen = calloc(2 * walk->capacity, sizeof(int32_t));
+    if (!seen) return -1;
+    for (int64_t i = 0; i < walk->capacity; i++)
+        if (walk->seen[i]) seen[place_in(seen, 2 * walk->capacity, walk->seen[i])] = walk->seen[i];
+    free(walk->seen);
+    walk->seen = seen;
+    walk->capacity *= 2;
+    return 1;
+}
+
+static int walk_push(Walk *walk, int32_t g, int distance) {
+    if (walk->n_open == walk->open_capacity) {
+        void *open = realloc(walk->open, 2 * walk->open_capacity * sizeof(*walk->open));
+        if (!open) return -1;
+        walk->open = open;
+        walk->open_capacity *= 2;
+    }
+    walk->open[walk->n_open].group = g;
+    walk->open[walk->n_open].next = walk->stacks[distance];
+    walk->stacks[distance] = (int32_t)walk->n_open++;
+    return 0;
+}
+
+static int walk_start(Walk *walk, int n_levels) {
+    if (!walk->seen) {
+        walk->capacity = 4096;
+        walk->open_capacity = 1024;
+        walk->seen = malloc(walk->capacity * sizeof(int32_t));
+        walk->open = malloc(walk->open_capacity * sizeof(*walk->open));
+        if (!walk->seen || !walk->open) return -1;
+    }
+    memset(walk->seen, 0, walk->capacity * sizeof(int32_t));
+    memset(walk->stacks, -1, n_levels * sizeof(int32_t));
+    walk->n_seen = walk->n_open = 0;
+    return 0;
+}
+
+/* Returns the links of a group in a level; whatever the arrays hold, they lie within them. */
+static inline const int32_t *links_of(const Graph *graph, int64_t g, int level, int *n) {
+    int64_t start = graph->offsets[g], stop = graph->offsets[g + 1], skip = level ? (int64_t)graph->m * (level + 1) : 0;
+    *n = 0;
+    if (start < 0 || stop > graph->n_links || start > stop || stop - start < skip) return graph->links;
+    int64_t most = level ? graph->m : 2 * graph->m;
+    *n = (int)(stop - start - skip < most ? stop - start - skip : most);
+    return graph->links + start + skip;
+}
+
+/* Walks the graph towards the query; all codes that it meets are candidates. Returns -1 without memory. */
+POPCNT static int find_by_graph(Finder *finder, const Groups *groups, const Graph *graph, Walk *walk) {
+    const int n_words = groups->n_words, n_levels = 64 * n_words + 1;
+    /* The ef nearest so far are within `bound`, `nearer` of them nearer than it. Where all within a radius are wanted,
+    the walk goes on from all of them. */
+    const int wanted = finder->k == INT64_MAX ? finder->bound : -1;
+    int64_t counts[MAX_LEVELS], nearer = 0;
+    int bound = n_levels - 1, n_links, lowest;
+    int64_t current = graph->entry;
+    if (current < 0 || current >= groups->n) return 0;
+    if (walk_start(walk, n_levels)) return -1;
+    memset(counts, 0, n_levels * sizeof(int64_t));
+    lowest = distance_of(groups->codes + current * n_words, finder->query, n_words);
+    for (int level = graph->top; level > 0; level--)
+        for (int better = 1; better;) {
+            const int32_t *links = links_of(graph, current, level, &n_links);
+            better = 0;
+            for (int i = 0; i < n_links && links[i] >= 0; i++) {
+                if (links[i] >= groups->n) continue;
+                int distance = distance_of(groups->codes + (int64_t)links[i] * n_words, finder->query, n_words);
+                if (distance < lowest) {
+                    lowest = distance;
+                    current = links[i];
+                    better = 1;
+                }
+            }
+        }
+    if (walk_sees(walk, (int32_t)current) < 0 || walk_push(walk, (int32_t)current, lowest)) return -1;
+    finder_add(finder, groups, current, lowest);
+    counts[lowest]++;
+    for (;;) {
+        while (lowest < n_levels && walk->stacks[lowest] < 0) lowest++;
+        if (lowest >= n_levels || (lowest > bound && lowest > wanted)) return 0;
+        int32_t at = walk->stacks[lowest], fresh[AT_ONCE];
+        walk->stacks[lowest] = walk->open[at].next;
+        const int32_t *links = links_of(graph, walk->open[at].group, 0, &n_links);
+        for (int first = 0; first < n_links; first += AT_ONCE) {
+            int n_fresh = 0;
+            for (int i = first; i < n_links && i < first + AT_ONCE && links[i] >= 0; i++) {
+                if (links[i] >= groups->n) continue;
+                int new = walk_sees(walk, links[i]);
+                if (new < 0) return -1;
+                if (!new) continue;
+                fresh[n_fresh++] = links[i];
+                __builtin_prefetch(groups->codes + (int64_t)links[i] * n_words);
+            }
+            for (int i = 0; i < n_fresh; i++) {
+                int distance = distance_of(groups->codes + (int64_t)fresh[i] * n_words, finder->query, n_words);
+                if (distance <= finder->limit) finder_add(finder, groups, fresh[i], distance);
+                if (nearer + counts[bound] >= graph->ef && distance >= bound && distance > wanted) continue;
+                if (walk_push(walk, fresh[i], distance)) return -1;
+                __builtin_prefetch(graph->offsets + fresh[i]);
+                if (distance < lowest) lowest = distance;
+                counts[distance]++;
+                if (distance < bound) {
+                    nearer++;
+                    while (nearer >= graph->ef) nearer -= counts[--bound];
+                }
+            }
+        }
+    }
+}
+
 /* -- building -- */
 
 static void build_table(const Groups *groups, const Table *table, uint32_t *starts, uint32_t *positions) {
@@ -641,6 +783,7 @@ typedef struct {
     Groups groups;
     Tables tables;
     Lists lists;
+    Graph graph;
     int64_t first, last, n_queries, k;
     int radius, ascending, n_levels;
     const uint64_t *queries;
@@ -681,6 +824,19 @@ static int find_in_lists(const Task *task, Answer *answer) {
     return 0;
 }
 
+static int find_in_graph(const Task *task, Answer *answer) {
+    Walk *walk = calloc(1, sizeof(Walk));
+    int failed = !walk;
+    for (int64_t q = 0; q < task->n_queries && !failed; q++)
+        failed = find_by_graph(&answer->finders[q], &task->groups, &task->graph, walk);
+    if (walk) {
+        free(walk->seen);
+        free(walk->open);
+    }
+    free(walk);
+    return failed ? -1 : 0;
+}
+
 static int find(const Task *task, Answer *answer) {
     int open = 0;
     answer->n = task->n_queries;
@@ -692,6 +848,8 @@ static int find(const Task *task, Answer *answer) {
         if (start_finder(task, &answer->finders[q], q, task->radius)) return -1;
     if (task->lists.n) {
         if (find_in_lists(task, answer)) return -1;
+    } else if (task->graph.links) {
+        if (find_in_graph(task, answer)) return -1;
     } else {
         for (int64_t q = 0; q < task->n_queries; q++) {
             Finder *finder = &answer->finders[q];
@@ -754,6 +912,25 @@ static int parse_lists(PyObject *given, const Groups *groups, Lists *lists, Py_b
     return 0;
 }
 
+static int parse_graph(PyObject *given, int64_t n_codes, Graph *graph, Py_buffer *buffers, int *n_buffers) {
+    Py_buffer *links = &buffers[*n_buffers], *offsets = links + 1;
+    long long entry, ef;
+    if (given == Py_None) return 0;
+    if (!PyArg_ParseTuple(given, "y*y*iLiL", links, offsets, &graph->m, &entry, &graph->top, &ef)) return -1;
+    *n_buffers += 2;
+    if (!holds(offsets, (n_codes + 1) * 8, "offsets")) return -1;
+    if (n_codes > INT32_MAX || graph->m < 1 || graph->m > 1024 || graph->top < 0 || graph->top > 64) {
+        PyErr_SetString(PyExc_ValueError, "graph: n, m or top is out of range");
+        return -1;
+    }
+    graph->links = links->buf;
+    graph->n_links = links->len / 4;
+    graph->offsets = offsets->buf;
+    graph->entry = entry;
+    graph->ef = ef < 1 ? 1 : ef;
+    return 0;
+}
+
 static int parse_tables(
     PyObject *given, int n_words, int64_t n_codes, Tables *tables, Py_buffer *buffers, int *n_buffers
 ) {
@@ -785,7 +962,7 @@ static int parse_tables(
 }
 
 PyDoc_STRVAR(find_doc,
-    "find(codes, n_words, offsets, ids, queries, k, radius, first, last, tables, costs, lists, ascending)\n"
+    "find(codes, n_words, offsets, ids, queries, k, radius, first, last, tables, costs, lists, graph, ascending)\n"
     "-> (limits, distances, ids), each as bytes: see kernel.py.");
 
 static PyObject *py_find(PyObject *module, PyObject *arguments) {
@@ -793,15 +970,15 @@ static PyObject *py_find(PyObject *module, PyObject *arguments) {
     Py_buffer *codes = buffers, *offsets = buffers + 1, *ids = buffers + 2, *queries = buffers + 3;
     int n_buffers = 4, n_words, failed;
     long long k, first, last;
-    PyObject *tables, *lists, *result = NULL;
+    PyObject *tables, *lists, *graph, *result = NULL;
     Task *task = calloc(1, sizeof(Task));
     Answer answer = {0};
     memset(buffers, 0, sizeof(buffers));
     if (!task) return PyErr_NoMemory();
     if (!PyArg_ParseTuple(
-            arguments, "y*iz*z*y*LiLLO!(dd)Op", codes, &n_words, offsets, ids, queries, &k, &task->radius, &first,
+            arguments, "y*iz*z*y*LiLLO!(dd)OOp", codes, &n_words, offsets, ids, queries, &k, &task->radius, &first,
             &last, &PyTuple_Type, &tables, &task->tables.look_up_cost, &task->tables.candidate_cost, &lists,
-            &task->ascending))
+            &graph, &task->ascending))
         goto done;
     if (n_words < 1 || n_words > MAX_WORDS || k < 1 || task->radius < 0 || task->radius > 64 * n_words) {
         PyErr_SetString(PyExc_ValueError, "n_words, k or radius is out of range");
@@ -828,6 +1005,7 @@ static PyObject *py_find(PyObject *module, PyObject *arguments) {
     if (ids->buf && !holds(ids, task->groups.offsets ? 0 : task->groups.n * ids->itemsize, "ids")) goto done;
     if (parse_tables(tables, n_words, task->groups.n, &task->tables, buffers, &n_buffers)) goto done;
     if (parse_lists(lists, &task->groups, &task->lists, buffers, &n_buffers)) goto done;
+    if (parse_graph(graph, task->groups.n, &task->graph, buffers, &n_buffers)) goto done;
     Py_BEGIN_ALLOW_THREADS
     failed = find(task, &answer);
     Py_END_ALLOW_THREADS

@@ -32,7 +32,18 @@ def _load() -> ModuleType | None:
 
 _kernel: Any = _load()
 
-__all__ = ["AVAILABLE", "Found", "Lists", "Table", "build_table", "find", "in_threads", "merge_found", "sort_words"]
+__all__ = [
+    "AVAILABLE",
+    "Found",
+    "Graph",
+    "Lists",
+    "Table",
+    "build_table",
+    "find",
+    "in_threads",
+    "merge_found",
+    "sort_words",
+]
 
 AVAILABLE = _kernel is not None
 """Whether the compiled kernel is here; its absence costs speed, nothing else."""
@@ -71,15 +82,29 @@ class Table(NamedTuple):
 class Lists(NamedTuple):
     """An inverted file: list l is the groups starts[l]:starts[l + 1], all within radii[l] of centroids[l].
 
-    Lists are scanned from the nearest centroid on, at most `n_probes` of them. One is passed over when no code of it can
+    Lists are scanned from the nearest centroid on, at most `nprobe` of them. One is passed over when no code of it can
     be near enough, taking for its radius no more than `slack`: exact with a slack as large as any radius.
     """
 
     centroids: Words
     starts: Ids
     radii: npt.NDArray[np.int32]
-    n_probes: int
+    nprobe: int
     slack: int
+
+
+class Graph(NamedTuple):
+    """A navigable graph: group g has links from links[offsets[g]] on, 2 * m of level 0, then m of each level it is in.
+
+    A walk starts at `entry`, a group of the level `top`, and ends when the `ef` nearest groups met are gone on from.
+    """
+
+    links: npt.NDArray[np.int32]
+    offsets: Ids
+    m: int
+    entry: int
+    top: int
+    ef: int
 
 
 def find(
@@ -90,13 +115,15 @@ def find(
     *,
     tables: tuple[Table, ...] = (),
     lists: Lists | None = None,
+    graph: Graph | None = None,
 ) -> Found:
     """Return the k nearest ids within the radius (inclusive) of each query (Q, n_words) uint64; with k None, all.
 
-    By tables the answer is exact, whatever it takes; by lists it holds what lies in those that are scanned.
+    By tables the answer is exact, whatever it takes; by lists it holds what lies in those that are scanned, by a
+    graph what the walk met.
     """
     n, n_queries = len(groups.words), len(queries)
-    scans = not tables and lists is None
+    scans = not tables and lists is None and graph is None
     n_parts = max(1, min(_n_threads(), n_queries * (groups.words.size if scans else _LOOK_UP_WORDS) // _WORDS_A_THREAD))
     if n_queries == 1 and scans:
         cuts = np.linspace(0, n, n_parts + 1).astype(np.int64).tolist()
@@ -105,7 +132,7 @@ def find(
     step = max(1, -(-n_queries // n_parts) if scans or n_parts == 1 else min(-(-n_queries // n_parts), _QUERIES_A_TASK))
     tasks = []
     for start in range(0, n_queries, step):
-        tasks.append(partial(_find, groups, queries[start : start + step], k, radius, 0, n, tables, lists))
+        tasks.append(partial(_find, groups, queries[start : start + step], k, radius, 0, n, tables, lists, graph))
     return _joined(in_threads(tasks))
 
 
@@ -118,10 +145,11 @@ def _find(
     last: int,
     tables: tuple[Table, ...] = (),
     lists: Lists | None = None,
+    graph: Graph | None = None,
 ) -> Found:
     limits, distances, ids = _kernel.find(
         groups.words, groups.words.shape[1], groups.offsets, groups.ids, queries, k or np.iinfo(np.int64).max, radius,
-        first, last, tables, _COSTS, lists, groups.ids is None,
+        first, last, tables, _COSTS, lists, graph, groups.ids is None,
     )  # fmt: skip
     return Found(np.frombuffer(limits, np.int64), np.frombuffer(distances, np.int32), np.frombuffer(ids, np.int64))
 
