@@ -22,9 +22,14 @@ class Answer:
 
 
 def answer_fields(answer: Answer) -> dict[str, Any]:
-    """Returns what was asked and ``matches``: each with id, distance, path, label, metadata."""
+    """Returns what was asked and ``matches``: each with id, distance, path, label, metadata.
+
+    Re-ranked ones have an asymmetric_distance, too.
+    """
     matches: list[dict[str, Any]] = [
-        {"id": match.id, "distance": match.distance, **path_fields(match.path)}
+        {"id": match.id, "distance": match.distance}
+        | ({} if match.asymmetric_distance is None else {"asymmetric_distance": match.asymmetric_distance})
+        | path_fields(match.path)
         | {"label": match.label, "metadata": dict(match.metadata)}
         for match in answer.matches
     ]

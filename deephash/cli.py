@@ -235,6 +235,13 @@ def query(
         typer.Option("--radius", "-r", metavar="N", min=0, help="Only within this Hamming distance, inclusive."),
     ] = None,
     together: Annotated[bool, typer.Option("--together", help="All images are one query, their mean.")] = False,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Order by asymmetric distance: better matches, for images only.")
+    ] = False,
+    oversampling: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="With --rerank: look at the N x k nearest by Hamming.  [default: 10]"),
+    ] = None,
     path: PathGlob = None,
     label: Label = None,
     where: Where = None,
@@ -247,9 +254,13 @@ def query(
     A line of --json is a query: query, query_id or query_code, and matches, a list of id, distance, path, label,
     metadata. A path that is not UTF-8 has its bytes beside it, as path_hex.
 
+    --rerank weighs each bit by how decided the query image is about it (asymmetric distance, with --json
+    asymmetric_distance), among the nearest by Hamming distance.
+
     \b
       deephash query photos.dhx cat.jpg
       deephash query photos.dhx cat.jpg dog.jpg -k 5 --html results.html
+      deephash query photos.dhx cat.jpg --rerank
       deephash query photos.dhx --id 17 --radius 20 --json
       deephash query photos.dhx cat.jpg --path '*/2024/*' --label cat
     """
@@ -257,30 +268,38 @@ def query(
         usage_error("give an image, --id or --code to search with")
     if together and (id or code or not images):
         usage_error("--together takes images, not --id or --code")
+    if rerank and (id or code):
+        usage_error("--rerank takes images, not --id or --code: an id or a code has no logits to re-rank by")
+    if oversampling is not None and not rerank:
+        usage_error("--oversampling goes with --rerank")
     if k is None and radius is None:
         k = 10
     chosen = parse_filter(path, label, where)
     with _open(index) as search:
         check_radius(radius, search.store.n_bits)
-        answers = _answers(search, images or [], id or [], code or [], k, radius, chosen, together=together)
+        answers = _answers(
+            search, images or [], id or [], code or [], k, radius, chosen, together=together, rerank=rerank,
+            oversampling=oversampling,
+        )  # fmt: skip
         if html or png:
             from .answer_sheets import query_sheet
 
             _write_sheets(query_sheet(index, answers), html, png)
     for answer in answers:
-        _print_answer(answer, radius, json=json, headed=len(answers) > 1)
+        _print_answer(answer, radius, json=json, headed=len(answers) > 1, rerank=rerank)
 
 
 def _answers(
     search: "ImageSearch", images: list[Path], ids: list[int], codes: list[str], k: int | None, radius: int | None,
-    where: "Filter | None", *, together: bool,
+    where: "Filter | None", *, together: bool, rerank: bool, oversampling: int | None,
 ) -> "list[Answer]":  # fmt: skip
     from .answers import Answer
 
     answers = []
     if images:
         asked = [", ".join(map(utf8_path, images))] if together else [utf8_path(image) for image in images]
-        found = search.query(images, k, radius=radius, where=where, combine=together)
+        given = {} if oversampling is None else {"oversampling": oversampling}
+        found = search.query(images, k, radius=radius, where=where, combine=together, rerank=rerank, **given)
         for text, image, matches in zip(asked, images, found, strict=False):
             answers.append(Answer({"query": text}, text, str(image), matches))
     if ids:
@@ -294,7 +313,7 @@ def _answers(
     return answers
 
 
-def _print_answer(answer: "Answer", radius: int | None, *, json: bool, headed: bool) -> None:
+def _print_answer(answer: "Answer", radius: int | None, *, json: bool, headed: bool, rerank: bool) -> None:
     from .answers import answer_fields
 
     name = printable(answer.name)
@@ -303,8 +322,13 @@ def _print_answer(answer: "Answer", radius: int | None, *, json: bool, headed: b
         return
     if headed and not sys.stdout.isatty():
         print(f"# {name}")
+    rows: list[tuple[object, ...]]
     rows = [(match.distance, match.id, match.label or "", display_path(match.path)) for match in answer.matches]
-    print_table(("distance", "id", "label", "path"), rows, title=name, right="distance id")
+    columns: tuple[str, ...] = ("distance", "id", "label", "path")
+    if rerank:
+        columns = ("asymmetric", *columns)
+        rows = [(f"{m.asymmetric_distance:.3f}", *row) for m, row in zip(answer.matches, rows, strict=True)]
+    print_table(columns, rows, title=name, right="asymmetric distance id")
     if not rows:
         note(f"{name}: no match" + (f" within distance {radius}" if radius is not None else ""))
 

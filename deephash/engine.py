@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index import DuplicateCluster, Filter, Match, Problem, Record, Store, UnknownId
+from index.reranking import OVERSAMPLING
 
 from .errors import ModelError
 from .images import load_image, preprocess
@@ -97,6 +98,8 @@ class ImageSearch:
         radius: int | None = None,
         where: Filter | None = None,
         combine: bool = False,
+        rerank: bool = False,
+        oversampling: int = OVERSAMPLING,
     ) -> list[list[Match]]:
         """Returns, for each query image, its nearest indexed images, ordered by (distance, id).
 
@@ -106,6 +109,9 @@ class ImageSearch:
             radius: Hamming distance 0 to n_bits, inclusive.
             where: only images that pass the filter.
             combine: all images together are one query, the mean of their features; one list is returned.
+            rerank: order by (asymmetric distance, id) instead: how much the query's logits, before they become bits,
+                are against the bits of a match. Better matches, from the same index.
+            oversampling: of so many times k nearest by Hamming distance the re-ranked k are.
 
         Raises:
             ImageError: a query image cannot be read.
@@ -115,6 +121,9 @@ class ImageSearch:
         if combine:
             mean = features.mean(axis=0, keepdims=True)
             features = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        if rerank:
+            logits = self.model.logits_of_features(features)
+            return self.store.search_logits(logits, k, oversampling=oversampling, radius=radius, where=where)
         return self.query_codes(self.model.codes_of_features(features), k, radius=radius, where=where)
 
     def query_ids(

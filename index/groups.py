@@ -69,6 +69,14 @@ class Groups:
         """Return (words, ids), one row for each id."""
         return np.repeat(self.words, self.sizes(), axis=0), self.ids
 
+    def numbered(self) -> Groups:
+        """Return the same codes, each with its place as its only id."""
+        if kernel.AVAILABLE:
+            # What is missing counts up, in the kernel: nothing of the size of the groups is made.
+            return Groups(self.words, None, None)  # type: ignore[arg-type]
+        places = np.arange(len(self.words) + 1, dtype=np.int64)
+        return Groups(self.words, places, places[:-1])
+
     def keep(self, mask: npt.NDArray[np.bool_]) -> Groups:
         """Return the groups with the ids where mask is true, over the same codes."""
         kept = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))

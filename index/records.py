@@ -43,13 +43,14 @@ class Record(Entry):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One result of a search."""
+    """One result of a search; `distance` is Hamming's, `asymmetric_distance` what a re-ranked search orders by."""
 
     id: int
     distance: int
     path: str
     label: str | None
     metadata: Metadata = field(hash=False)
+    asymmetric_distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

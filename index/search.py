@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from index.codes import Codes, check_codes, check_n_bits, n_code_bytes
+from index.codes import Codes, check_codes, check_n_bits, n_code_bytes, pack_bits
 from index.groups import Distances, Groups, Ids, to_codes, to_words
 from index.kernel import Found, merge_found
+from index.reranking import OVERSAMPLING, Reranked, check_logits, check_oversampling, rerank
 from index.segments import Segment, merged
 
 __all__ = ["HammingIndex", "check_k", "check_radius"]
@@ -201,6 +202,38 @@ class HammingIndex:
         longest = self._check_radius(radius)
         state = self._state if allowed is None else self.subset(allowed)._state
         return _find(state, array, None, longest)
+
+    def search_logits(
+        self, logits: npt.ArrayLike, k: int | None = 10, *, oversampling: int = OVERSAMPLING, radius: int | None = None
+    ) -> Reranked:
+        """Return the k nearest of each query by its logits (Q, n_bits) float, by (asymmetric distance, id).
+
+        Candidates are all that are as near by Hamming distance as the (k * oversampling)-th is; with k None, all within
+        the radius. m, radius (of Hamming distance, inclusive) and what is not found are as in `search`.
+
+        Raises:
+            ValueError: wrong logits, k or oversampling below 1, a negative radius, or neither k nor radius.
+        """
+        array, oversampling = check_logits(logits, self.n_bits), check_oversampling(oversampling)
+        if k is None and radius is None:
+            raise ValueError("neither k nor radius is given: pass one, or both")
+        longest, state, queries = self._check_radius(radius), self._state, pack_bits(array > 0)
+        bounds = np.full(len(array), longest, np.int32)
+        m = None
+        if k is not None:
+            m = min(check_k(k), len(state))
+            found = _find(state, queries, min(m * oversampling, len(state)), longest) if m else None
+            if found is not None:
+                last = np.append(found.distances, -1)[found.limits[1:] - 1]
+                bounds = np.where(found.limits[1:] > found.limits[:-1], last, -1)
+        rows = rerank(state.segments, array, to_words(queries), bounds, m)
+        width = max((len(row[2]) for row in rows), default=0) if m is None else m
+        asymmetric = np.full((len(rows), width), np.inf, np.float32)
+        distances, ids = np.full((len(rows), width), -1, np.int32), np.full((len(rows), width), -1, np.int64)
+        for number, row in enumerate(rows):
+            n_found = len(row[2])
+            asymmetric[number, :n_found], distances[number, :n_found], ids[number, :n_found] = row
+        return Reranked(asymmetric, distances, ids)
 
     def _check_radius(self, radius: int | None) -> int:
         return self.n_bits if radius is None else min(check_radius(radius), self.n_bits)

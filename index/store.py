@@ -42,6 +42,7 @@ from index.records import (
     Skipped,
     StoreStats,
 )
+from index.reranking import OVERSAMPLING
 from index.rows import encode_metadata, encode_text
 from index.schema import full_disk
 from index.search import check_k, check_radius
@@ -374,6 +375,40 @@ class Store:
         if banned:
             rows = [[pair for pair in row if pair[0] not in banned] for row in rows]
         return rows if k is None else [row[:k] for row in rows]
+
+    def search_logits(
+        self,
+        logits: npt.ArrayLike,
+        k: int | None = 10,
+        *,
+        oversampling: int = OVERSAMPLING,
+        radius: int | None = None,
+        where: Filter | None = None,
+    ) -> list[list[Match]]:
+        """Return for each query, by its logits (Q, n_bits) float, the nearest images by (asymmetric distance, id).
+
+        Looked at are those that `search` would find as the k * oversampling nearest, and all others that are as near;
+        with k None, all within the radius, which is of Hamming distance. `where` is as in `search`.
+
+        Raises:
+            ValueError: wrong logits, k or oversampling below 1, a negative radius, or neither k nor radius.
+            StoreDamaged: the catalogue is not what was written.
+        """
+        for _ in range(8):
+            index = self._live.considered(where)
+            found = index.search_logits(logits, k, oversampling=oversampling, radius=radius)
+            faces = self._catalogue.faces(np.unique(found.ids[found.ids >= 0]).tolist())
+            rows = [
+                [(id, distance, asymmetric) for asymmetric, distance, id in zip(*row, strict=True) if id >= 0]
+                for row in zip(*(table.tolist() for table in found), strict=True)
+            ]
+            if all(id in faces for row in rows for id, *_ in row):
+                break
+            # As in `search`: an image was removed in between.
+        return [
+            [Match(id, distance, *faces[id], asymmetric) for id, distance, asymmetric in row if id in faces]
+            for row in rows
+        ]
 
     def search_ids(
         self, codes: npt.ArrayLike, k: int = 10, *, radius: int | None = None, where: Filter | None = None

@@ -173,6 +173,24 @@ def test_several_images_together_are_one_query(collection):
     assert together["query"] == f"{images[0]}, {images[1]}"
 
 
+def test_rerank_orders_by_asymmetric_distance_and_shows_it(collection):
+    (answer,) = lines("query", collection.index, collection.cat, "--rerank", "--oversampling", 2, "-k", 4)
+    weights = [match["asymmetric_distance"] for match in answer["matches"]]
+    assert len(weights) == 4
+    assert weights == sorted(weights)
+    head, *rows = run("query", collection.index, collection.cat, "--rerank", "-k", 4).stdout.splitlines()
+    assert head.split("\t") == ["asymmetric", "distance", "id", "label", "path"]
+    assert rows[0].split("\t")[0] == f"{weights[0]:.3f}"
+    assert run("query", collection.index, collection.cat, "--rerank", "--label", "unicorn").stdout == f"{head}\n"
+
+
+def test_what_has_no_logits_is_not_reranked(collection):
+    done = run("query", collection.index, "--id", 1, "--rerank")
+    assert done.exit_code == 2
+    assert "has no logits to re-rank by" in " ".join(done.stderr.split())
+    assert "goes with --rerank" in run("query", collection.index, collection.cat, "--oversampling", 3).stderr
+
+
 def test_several_queries_in_a_pipe_are_told_apart_by_their_headings(collection):
     done = run("query", collection.index, "--id", 1, "--id", 2, "-k", 1)
     assert [line for line in done.stdout.splitlines() if line.startswith("#")] == ["# id 1", "# id 2"]

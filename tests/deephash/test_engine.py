@@ -74,6 +74,20 @@ def test_several_images_get_an_answer_each(search, sequence):
         assert answer == search.query(image, 3)[0]
 
 
+def test_reranked_matches_come_by_the_logits_of_the_image(search):
+    image = query_images(1)[0]
+    logits = search.model.logits_of_features(search._features([image]))
+    (found,) = search.query(image, 5, rerank=True, oversampling=4)
+    assert found == search.store.search_logits(logits, 5, oversampling=4)[0]
+    assert [match.asymmetric_distance for match in found] == sorted(match.asymmetric_distance for match in found)
+    # Of a code and its own logits, both distances are 0 together.
+    record = search.records([20])[0]
+    assert search.query(record.path, 1, rerank=True)[0][0].asymmetric_distance == 0
+    together = search.query(query_images(3), 5, combine=True, rerank=True)
+    assert len(together) == 1
+    assert search.query(image, None, radius=64, rerank=True)[0] != search.query(image, None, radius=64)[0]
+
+
 def test_images_together_are_one_query(search):
     images = query_images(3)
     answers = search.query(images, 5, combine=True)
