@@ -1,8 +1,10 @@
 """Stores and finds binary codes; knows no pixels, no torch, no model.
 
-`HammingIndex` is exact search in memory, `Store` the same beside a catalogue of images in a folder.
+`HammingIndex` is exact search in memory, `Store` the same beside a catalogue of images in a folder, `CodeFile` over a
+file of nothing but codes.
 """
 
+from index.code_file import CodeFile, CodeFileWriter
 from index.codes import check_codes, check_n_bits, hamming_distances, n_code_bytes, pack_bits, unpack_bits
 from index.errors import (
     DeepHashError,
@@ -20,6 +22,8 @@ from index.search import HammingIndex
 from index.store import Store
 
 __all__ = [
+    "CodeFile",
+    "CodeFileWriter",
     "DeepHashError",
     "DuplicateCluster",
     "Entry",

@@ -27,7 +27,7 @@ class Segment:
     structure: Structure
 
     def __len__(self) -> int:
-        return len(self.groups.ids)
+        return len(self.groups.words if self.groups.ids is None else self.groups.ids)
 
     @classmethod
     def of(cls, groups: Groups, n_bits: int) -> Segment:
