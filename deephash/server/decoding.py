@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
@@ -43,6 +44,9 @@ class DecodePool:
         self._seconds = seconds
         self._max_waiting = max_waiting
         self._waiting = 0
+        self._pending: set[Future[Any]] = set()
+        self._closing = threading.Lock()
+        self._closed = False
         self._pool = ProcessPool(
             max_workers=self._workers,
             initializer=limit_process,
@@ -90,7 +94,12 @@ class DecodePool:
         return found
 
     def _schedule(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = self._pool.schedule(task, args=arguments, timeout=self._seconds)
+        with self._closing:
+            if self._closed:
+                raise RuntimeError("the pool is closed")
+            future: Future[Any] = self._pool.schedule(task, args=arguments, timeout=self._seconds)
+            self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
         return future
 
     def _reason(self, error: BaseException) -> str:
@@ -103,6 +112,10 @@ class DecodePool:
         return "cannot be decoded now: the server is stopping"
 
     def close(self) -> None:
-        """Ends the processes at once."""
+        """Ends the processes at once; what waits for them fails."""
+        with self._closing:
+            self._closed = True
         self._pool.stop()
         self._pool.join(timeout=5)
+        for future in list(self._pending):
+            future.cancel()

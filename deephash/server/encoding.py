@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -107,6 +108,8 @@ class Encoder:
             model = load_model()
             size = model.input_spec.size
             model.features(np.zeros((1, size, size, 3), np.uint8))  # folds the network, before anybody waits for it
+            # The objects of torch stay: collections, which hold up all threads, need not look at them again and again.
+            gc.freeze()
         except BaseException as error:
             self._model.set_exception(error)
             model = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ def serve(settings: ServerSettings, *, on_start: Callable[[str], None]) -> None:
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         server = _Server(config, app.state.service, lambda: on_start(url))
         server.run([listener])
+    gc.freeze()  # Python's last collection would look at all of torch, which takes a second
 
 
 class _Server(uvicorn.Server):

@@ -16,6 +16,7 @@ from index import UnknownId
 from ..annotations import folder_labels
 from ..engine import ImageSearch
 from ..image_files import find_images
+from ..paths import display_path
 from ..progress import OnProgress
 from ..sync import Annotate, SyncReport, SyncTask, find_collection
 from .decoding import DecodePool
@@ -151,10 +152,14 @@ class Service:
         if not chosen:
             raise ApiError(422, "invalid", "the index was made of no folders: name some under a --root of the server")
         for folder in chosen:
+            if "\0" in folder:
+                raise ApiError(422, "invalid", "folders: a path holds no zero byte")
             if not is_under(folder, allowed):
                 raise ApiError(
                     403, "forbidden", "a folder is not under those that this server may index: start it with --root DIR"
                 )
+            if folders is not None and not os.path.exists(folder):
+                raise ApiError(404, "not_found", f"there is no folder {display_path(folder)}: check its spelling")
         annotate = folder_labels if with_folder_labels else None
 
         def work(on_progress: OnProgress) -> SyncReport:

@@ -72,7 +72,9 @@ def ERRORS(*statuses: int) -> dict[int | str, dict[str, Any]]:
         503: "Not now: Retry-After says when.",
     }  # fmt: skip
     every = (401, 403, 421, 422, 429, 503)
-    return {status: {"model": ErrorAnswer, "description": texts[status]} for status in sorted({*every, *statuses})}
+    # Not as a model: FastAPI would describe it in the media type of the route's success.
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorAnswer.__name__}"}}}
+    return {status: {"content": content, "description": texts[status]} for status in sorted({*every, *statuses})}
 
 
 ImageId = Annotated[int, Path(ge=1, le=_MAX_ID, description="Id of an indexed image.", examples=[1])]

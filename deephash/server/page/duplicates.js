@@ -1,0 +1,2 @@
+export function prepareDuplicates() {}
+export function drawDuplicates() {}

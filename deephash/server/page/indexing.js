@@ -1,0 +1,2 @@
+export function prepareIndexing() {}
+export function drawIndexing() {}
