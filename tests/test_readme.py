@@ -2,8 +2,10 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,24 +36,47 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_shell_and_python_blocks_run(folder: Path) -> None:
-    n_run = 0
-    for setup, language, block in BLOCKS:
+DEEPHASH = [sys.executable, "-c", "from deephash.cli import main; main()"]
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[Callable[[list[str]], str]]:
+    """A function that runs `deephash serve` until the test ends, on a free port, and returns its address."""
+    processes = []
+
+    def serve(words: list[str]) -> str:
+        command = [*DEEPHASH, *words, "--port", "0"]
+        processes.append(subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True))
+        assert processes[-1].stdout is not None
+        return processes[-1].stdout.readline().partition("/#token=")[0]
+
+    yield serve
+    for process in processes:
+        process.terminate()
+        assert process.wait(timeout=40) == 0
+
+
+def test_shell_and_python_blocks_run(folder: Path, served: Callable[[list[str]], str]) -> None:
+    n_run, address = 0, ""
+    for setup, language, text in BLOCKS:
         if language == "sh" and not setup:
-            for line in block.splitlines():
-                words = shlex.split(line, comments=True)
-                assert words[0] == "deephash"
-                script = "from deephash.cli import main; main()"
-                run = subprocess.run(
-                    [sys.executable, "-c", script, *words[1:]], cwd=folder, capture_output=True, text=True, check=False
-                )
-                assert run.returncode == 0, f"{line}\n{run.stderr}"
+            for line in text.splitlines():
+                words = shlex.split(line.replace("http://127.0.0.1:8000", address), comments=True)
+                assert words[0] in ("deephash", "curl")
                 n_run += 1
+                if words[:2] == ["deephash", "serve"]:
+                    address = served(words[1:])
+                elif words[0] == "deephash" or shutil.which("curl"):
+                    command = [*DEEPHASH, *words[1:]] if words[0] == "deephash" else [words[0], "-sSf", *words[1:]]
+                    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+                    assert run.returncode == 0, f"{line}\n{run.stderr}"
         elif language == "python":
+            block = text.replace("http://127.0.0.1:8000", address or "http://127.0.0.1:8000")
             run = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True, check=False)
             assert run.returncode == 0, f"{block}\n{run.stderr}"
             n_run += 1
-    assert n_run >= 14
+    assert n_run >= 17
+    assert address.startswith("http://127.0.0.1:")
     for written in ("cats.html", "cats.png", "copies.html", "photos.csv"):
         assert (folder / written).stat().st_size > 0
 

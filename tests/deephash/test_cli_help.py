@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shlex
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from deephash.cli import app
 from deephash.cli_errors import EXIT_INCOMPLETE
 from tests.deephash.command_line import make_collection, run
+from tests.deephash.photos import command as process_of
 from tests.deephash.photos import sample, write_photo
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
@@ -67,7 +69,7 @@ def test_the_help_names_the_exit_codes():
         assert code in text
 
 
-APART = ("deephash index", "deephash train", "deephash evaluate")
+APART = ("deephash index", "deephash train", "deephash evaluate", "deephash serve")
 
 
 @pytest.mark.parametrize("example", [example for example in EXAMPLES if not example.startswith(APART)])
@@ -107,7 +109,7 @@ def test_every_example_of_train_and_evaluate_runs_that_needs_no_download(tmp_pat
         lines.append(f"{name},{'abc'[number % 3]}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
     monkeypatch.chdir(tmp_path)
-    examples = [example for example in EXAMPLES if example.startswith(APART[1:]) and "cifar10" not in example]
+    examples = [example for example in EXAMPLES if example.startswith(APART[1:3]) and "cifar10" not in example]
     assert len(examples) == 4
     for example in examples:
         done = run(*shlex.split(example)[1:])
@@ -115,6 +117,20 @@ def test_every_example_of_train_and_evaluate_runs_that_needs_no_download(tmp_pat
     assert (tmp_path / "mine.safetensors").exists()
     assert (tmp_path / "other.safetensors").exists()
     assert (tmp_path / "curve.csv").exists()
+
+
+def test_every_example_of_serve_starts_and_stops(collection, tmp_path):
+    shutil.copytree(collection.index, tmp_path / "photos.dhx")
+    for name in ("incoming", "photos"):
+        (tmp_path / name).mkdir()
+    examples = [example for example in EXAMPLES if example.startswith("deephash serve")]
+    assert len(examples) == 2
+    for example in examples:
+        words = [*shlex.split(example)[1:], "--port", "0"]  # the last one counts
+        process = subprocess.Popen(process_of(*words), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.terminate()
+        assert process.wait(timeout=40) == 0
 
 
 def test_the_demo_in_small_says_everything(small_demo, tmp_path):
