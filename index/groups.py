@@ -79,8 +79,8 @@ class Groups:
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> Groups:
         """Return the groups with the ids where mask is true, over the same codes."""
-        kept = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
-        return Groups(self.words, kept[self.offsets], self.ids[mask])
+        offsets, ids, _ = kernel.keep(self.offsets, self.ids, mask)
+        return Groups(self.words, offsets, ids)
 
     def compact(self) -> Groups:
         """Return the groups without the codes that have no ids left."""

@@ -41,6 +41,7 @@ __all__ = [
     "build_table",
     "find",
     "in_threads",
+    "keep",
     "merge_found",
     "sort_words",
 ]
@@ -54,6 +55,7 @@ _COSTS = (20.0, 10.0)
 _WORDS_A_THREAD = 1 << 20
 _LOOK_UP_WORDS = 1 << 15
 _QUERIES_A_TASK = 64
+_ALL = (1 << 63) - 1
 
 T = TypeVar("T")
 
@@ -147,10 +149,14 @@ def _find(
     lists: Lists | None = None,
     graph: Graph | None = None,
 ) -> Found:
-    limits, distances, ids = _kernel.find(
-        groups.words, groups.words.shape[1], groups.offsets, groups.ids, queries, k or np.iinfo(np.int64).max, radius,
+    return _found(_kernel.find(
+        groups.words, groups.words.shape[1], groups.offsets, groups.ids, queries, k or _ALL, radius,
         first, last, tables, _COSTS, lists, graph, groups.ids is None,
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def _found(answer: tuple[bytes, bytes, bytes]) -> Found:
+    limits, distances, ids = answer
     return Found(np.frombuffer(limits, np.int64), np.frombuffer(distances, np.int32), np.frombuffer(ids, np.int64))
 
 
@@ -169,6 +175,8 @@ def merge_found(parts: list[Found], k: int | None) -> Found:
     """Return the k nearest (or all) of what was found in several places for the same queries."""
     if len(parts) == 1:
         return parts[0]
+    if _kernel is not None:
+        return _found(_kernel.merge(tuple(parts), k or _ALL))
     rows = np.concatenate([np.repeat(np.arange(len(part.limits) - 1), np.diff(part.limits)) for part in parts])
     distances = np.concatenate([part.distances for part in parts])
     ids = np.concatenate([part.ids for part in parts])
@@ -179,6 +187,16 @@ def merge_found(parts: list[Found], k: int | None) -> Found:
         order = order[ranks < k]
         limits = np.concatenate(([0], np.cumsum(np.minimum(np.diff(limits), k))))
     return Found(limits, distances[order], ids[order])
+
+
+def keep(offsets: Ids, ids: Ids, mask: npt.NDArray[np.bool_]) -> tuple[Ids, Ids, int]:
+    """Return (offsets, ids) of groups with the ids where mask is true, and the number of groups that have none."""
+    if _kernel is None:
+        kept = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))[offsets]
+        return kept, ids[mask], int(np.count_nonzero(kept[1:] == kept[:-1]))
+    new_offsets, new_ids = np.empty_like(offsets), np.empty_like(ids)
+    n_kept, n_empty = _kernel.keep(offsets, ids, mask, new_offsets, new_ids)
+    return new_offsets, new_ids[:n_kept], n_empty
 
 
 def build_table(words: Words, word: int, shift: int, n_bits: int, *, in_order: bool) -> Table:

@@ -116,6 +116,7 @@ class LiveIndex:
             snapshot.tidy(self._folder, cached)
             return
         view = self.current()
+        view.index.settle()
         token = secrets.token_hex(16)
         made = snapshot.Snapshot(token, view.epoch, view.last_id, catalogue.n_bits, catalogue.fingerprint)
         try:

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from index.codes import Codes, check_codes, check_n_bits, n_code_bytes, pack_bits
 from index.groups import Distances, Groups, Ids, to_codes, to_words
-from index.kernel import Found, merge_found
+from index.kernel import Found
 from index.reranking import OVERSAMPLING, Reranked, check_logits, check_oversampling, rerank
-from index.segments import Segment, merged
+from index.segments import Segment, State, merged
 
 __all__ = ["HammingIndex", "check_k", "check_radius"]
-
-# Recent additions are a small segment of their own until they exceed a share of the base (and this floor).
-_REBUILD_SHARE = 0.1
-_REBUILD_ABOVE = 4096
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _State:
-    """All that a search looks at. Never changed, only replaced: readers in other threads need no lock."""
-
-    segments: tuple[Segment, ...]
-    next_id: int
-
-    def __len__(self) -> int:
-        return sum(len(segment) for segment in self.segments)
 
 
 class HammingIndex:
@@ -43,7 +28,8 @@ class HammingIndex:
 
     def __init__(self, n_bits: int) -> None:
         self.n_bits = check_n_bits(n_bits)
-        self._state = _State((), 0)
+        self._state = State()
+        self._build = partial(Segment.of, n_bits=self.n_bits)
         self._writing = threading.Lock()
 
     @classmethod
@@ -51,12 +37,12 @@ class HammingIndex:
         """Return an index of what `groups` gave. The arrays are trusted, and must not change afterwards."""
         index = cls(n_bits)
         segment = Segment.of(Groups(to_words(codes), offsets, ids), n_bits)
-        index._state = _State((segment,), int(ids.max()) + 1 if len(ids) else 0)
+        index._state = State((segment,), int(ids.max()) + 1 if len(ids) else 0)
         return index
 
     def groups(self) -> tuple[Codes, Ids, Ids]:
         """Return (distinct codes, offsets, ids): the ids of codes[g] are ids[offsets[g]:offsets[g + 1]], ascending."""
-        groups = self._merged(self._state.segments)
+        groups = self._merged()
         return to_codes(groups.words, n_code_bytes(self.n_bits)), groups.offsets, groups.ids
 
     @property
@@ -68,14 +54,28 @@ class HammingIndex:
     def from_segments(cls, n_bits: int, segments: Iterable[Segment], next_id: int) -> HammingIndex:
         """Return an index of these segments, which are trusted; new ids will count from next_id on."""
         index = cls(n_bits)
-        index._state = _State(tuple(segments), next_id)
+        index._state = State(tuple(segments), next_id)
         return index
 
-    def _merged(self, segments: tuple[Segment, ...], codes: Codes | None = None, ids: Ids | None = None) -> Groups:
+    def _merged(self) -> Groups:
+        if self._state.segments:
+            return merged(self._state.segments)
         nothing = np.empty((0, n_code_bytes(self.n_bits)), np.uint8)
-        return merged(
-            segments, to_words(nothing if codes is None else codes), np.empty(0, np.int64) if ids is None else ids
-        )
+        return Groups(to_words(nothing), np.zeros(1, np.int64), np.empty(0, np.int64))
+
+    def compact(self) -> None:
+        """Merge what was added and removed since now, where that would go on in the background: it searches fastest so.
+
+        A merge that goes on is waited for; other threads search meanwhile.
+        """
+        with self._writing:
+            self._state = self._state.compact(self._build)
+
+    def settle(self) -> None:
+        """Wait until nothing is being merged in the background."""
+        while (merge := self._state.merge) is not None:
+            merge.wait()
+            self._settled()
 
     def copy(self) -> HammingIndex:
         """Return an index that shares the (immutable) content and can be changed on its own, at no cost."""
@@ -88,8 +88,8 @@ class HammingIndex:
         wanted = _check_ids(ids)
         state = self._state
         index = HammingIndex(self.n_bits)
-        kept = [segment.keep(np.isin(segment.groups.ids, wanted), self.n_bits) for segment in state.segments]
-        index._state = _State(tuple(segment for segment in kept if len(segment)), state.next_id)
+        kept = (segment.only(wanted, self._build) for segment in state.segments)
+        index._state = State(tuple(filter(len, kept)), state.next_id)
         return index
 
     def __len__(self) -> int:
@@ -101,7 +101,7 @@ class HammingIndex:
     @property
     def n_distinct(self) -> int:
         """The number of distinct codes."""
-        return len(self._merged(self._state.segments).words)
+        return len(self._merged().words)
 
     def add(self, codes: npt.ArrayLike, ids: npt.ArrayLike | None = None) -> Ids:
         """Add codes and return their ids (N,) int64; without `ids` these continue from the largest ever used.
@@ -126,19 +126,17 @@ class HammingIndex:
         array = check_codes(codes, self.n_bits)
         removed = _check_ids(remove)
         with self._writing:
-            state = self._state
-            segments = state.segments
+            state = self._state.settled()
             if len(removed):
-                segments = tuple(self._without(segment, removed) for segment in segments)
+                state = state.without(removed)
             added = np.arange(state.next_id, state.next_id + len(array)) if ids is None else _check_ids(ids)
             if len(added) != len(array):
                 raise ValueError(f"{len(array)} codes came with {len(added)} ids: pass one id for each code")
             if ids is not None:
-                self._check_new(added, segments, state.next_id)
+                self._check_new(added, state.segments, state.next_id)
             if len(array):
-                segments = self._plus(segments, array, added)
-            top = max(state.next_id, int(added.max()) + 1) if len(added) else state.next_id
-            self._state = _State(tuple(segment for segment in segments if len(segment)), top)
+                state = state.plus(to_words(array), added, self._build)
+            self._state = state.tended(self._build)
         return added
 
     @staticmethod
@@ -151,17 +149,6 @@ class HammingIndex:
                 taken = np.isin(unique, segment.groups.ids)
                 if taken.any():
                     raise ValueError(f"id {unique[taken][0]} is in the index already: remove it first, or give no ids")
-
-    def _without(self, segment: Segment, removed: Ids) -> Segment:
-        gone = np.isin(segment.groups.ids, removed)
-        return segment.keep(~gone, self.n_bits) if gone.any() else segment
-
-    def _plus(self, segments: tuple[Segment, ...], codes: Codes, ids: Ids) -> tuple[Segment, ...]:
-        base, recent = segments[:1], segments[1:]
-        n_recent = sum(map(len, recent)) + len(ids)
-        if not base or n_recent > max(_REBUILD_ABOVE, _REBUILD_SHARE * len(base[0])):
-            base, recent = (), segments
-        return (*base, Segment.of(self._merged(recent, codes, ids), self.n_bits))
 
     def search(
         self, queries: npt.ArrayLike, k: int, *, radius: int | None = None, allowed: npt.ArrayLike | None = None
@@ -176,7 +163,7 @@ class HammingIndex:
         """
         array = check_codes(queries, self.n_bits, name="queries")
         k, longest = check_k(k), self._check_radius(radius)
-        state = self._state if allowed is None else self.subset(allowed)._state
+        state = self._settled() if allowed is None else self.subset(allowed)._state
         m = min(k, len(state))
         if m == 0 or len(array) == 0:
             return np.empty((len(array), m), np.int32), np.empty((len(array), m), np.int64)
@@ -200,7 +187,7 @@ class HammingIndex:
         """
         array = check_codes(queries, self.n_bits, name="queries")
         longest = self._check_radius(radius)
-        state = self._state if allowed is None else self.subset(allowed)._state
+        state = self._settled() if allowed is None else self.subset(allowed)._state
         return _find(state, array, None, longest)
 
     def search_logits(
@@ -217,7 +204,7 @@ class HammingIndex:
         array, oversampling = check_logits(logits, self.n_bits), check_oversampling(oversampling)
         if k is None and radius is None:
             raise ValueError("neither k nor radius is given: pass one, or both")
-        longest, state, queries = self._check_radius(radius), self._state, pack_bits(array > 0)
+        longest, state, queries = self._check_radius(radius), self._settled(), pack_bits(array > 0)
         bounds = np.full(len(array), longest, np.int32)
         m = None
         if k is not None:
@@ -234,6 +221,13 @@ class HammingIndex:
             n_found = len(row[2])
             asymmetric[number, :n_found], distances[number, :n_found], ids[number, :n_found] = row
         return Reranked(asymmetric, distances, ids)
+
+    def _settled(self) -> State:
+        """Return the state, with what a merge has made as soon as it has ended."""
+        if self._state.merge is not None and self._state.merge.ended:
+            with self._writing:
+                self._state = self._state.settled().tended(self._build)
+        return self._state
 
     def _check_radius(self, radius: int | None) -> int:
         return self.n_bits if radius is None else min(check_radius(radius), self.n_bits)
@@ -270,8 +264,7 @@ def _check_ids(ids: npt.ArrayLike) -> Ids:
     return array.astype(np.int64)
 
 
-def _find(state: _State, queries: Codes, k: int | None, radius: int) -> Found:
+def _find(state: State, queries: Codes, k: int | None, radius: int) -> Found:
     if not state.segments or not len(queries):
         return Found(np.zeros(len(queries) + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
-    words = to_words(queries)
-    return merge_found([segment.find(words, k, radius) for segment in state.segments], k)
+    return state.find(to_words(queries), k, radius)

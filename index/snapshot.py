@@ -166,12 +166,12 @@ def _segment(arrays: dict[str, _Array], structure: str, snapshot: Snapshot) -> S
     )
     if not fits:
         raise ValueError("groups that do not fit together")
-    groups = Groups(words, offsets, ids)
+    groups, n_empty = Groups(words, offsets, ids), int(np.count_nonzero(offsets[1:] == offsets[:-1]))
     try:
-        return Segment(groups, STRUCTURES[structure].from_arrays(groups, snapshot.n_bits, arrays))
+        return Segment(groups, STRUCTURES[structure].from_arrays(groups, snapshot.n_bits, arrays), n_empty)
     except (KeyError, ValueError):
         # A structure that is not made here, or differently (without the kernel, by another version).
-        return Segment(groups, exact_structure(groups, snapshot.n_bits))
+        return Segment(groups, exact_structure(groups, snapshot.n_bits), n_empty)
 
 
 def files(folder: Path) -> list[Path]:

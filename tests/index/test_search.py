@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import index.faiss_scan
 import index.kernel
-import index.search
+import index.segments
 import index.structures
 from index import HammingIndex
 from tests.index.brute import nearest, random_codes
@@ -47,7 +47,8 @@ def use_path(name, monkeypatch):
     monkeypatch.setattr(index.structures, "_TABLES_ABOVE", 8 if name == "tables" else 1 << 18)
     monkeypatch.setattr(index.faiss_scan, "_NUMPY_UP_TO", 4096 if name == "numpy" else 0)
     monkeypatch.setattr(index.faiss_scan, "_SAMPLE_ABOVE", 8 if name == "sampled" else 1 << 15)
-    monkeypatch.setattr(index.search, "_REBUILD_ABOVE", 8)
+    monkeypatch.setattr(index.segments, "_REBUILD_ABOVE", 8)
+    monkeypatch.setattr(index.segments, "_BACKGROUND_ABOVE", 40)
 
 
 @settings(max_examples=200)

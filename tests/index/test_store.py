@@ -85,7 +85,7 @@ def test_search_equals_brute_force(data, n_bits, seed, tmp_path_factory):
     model = Model()
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(index.live, "_CACHE_ABOVE", data.draw(st.sampled_from([5, 10_000]), label="cache above"))
-        monkeypatch.setattr(index.search, "_REBUILD_ABOVE", 8)
+        monkeypatch.setattr(index.segments, "_REBUILD_ABOVE", 8)
         writer = Store.create(folder, n_bits=n_bits, fingerprint="m")
         reader = Store.open(folder)
         kinds = ["put", "put", "update", "remove", "annotate", "reopen", "search"]
