@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from .. import __version__
-from .errors import ApiError, handle_errors
+from .errors import handle_errors
 from .guard import Guard
 from .routes import about, images, jobs, search
 from .service import Service
@@ -72,14 +72,13 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _serve_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def page() -> Response:
-        if not (_PAGE / "index.html").is_file():
-            raise ApiError(404, "not_found", "this server has no page: the API is described in /v1/openapi.json")
-        return FileResponse(_PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+    files = _PageFiles(directory=_PAGE, check_dir=False)
 
-    if _PAGE.is_dir():
-        app.mount("/page", _PageFiles(directory=_PAGE), name="page")
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def page(request: Request) -> Response:
+        return await files.get_response("index.html", request.scope)
+
+    app.mount("/page", files, name="page")
 
 
 class _PageFiles(StaticFiles):

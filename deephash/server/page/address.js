@@ -3,13 +3,13 @@
 const PAGES = ["search", "duplicates", "index"];
 const DEFAULT_K = 200;
 
-const listeners = new Set();
-let current = parse(location.search);
-
 const whole = (text, least, most) => {
   const value = /^\d{1,16}$/.test(text ?? "") ? Number(text) : null;
   return value !== null && value >= least && value <= most ? value : null;
 };
+
+const listeners = new Set();
+let current = parse(location.search);
 
 function parse(search) {
   const given = new URLSearchParams(search);
@@ -17,8 +17,14 @@ function parse(search) {
   return Object.freeze({
     page: PAGES.includes(page) ? page : "search",
     queries: [
-      ...given.getAll("id").map((id) => ({ id: whole(id, 1, Number.MAX_SAFE_INTEGER) })).filter(({ id }) => id !== null),
-      ...given.getAll("code").filter((code) => /^[0-9a-f]{1,256}$/.test(code)).map((code) => ({ code })),
+      ...given
+        .getAll("id")
+        .map((id) => ({ id: whole(id, 1, Number.MAX_SAFE_INTEGER) }))
+        .filter(({ id }) => id !== null),
+      ...given
+        .getAll("code")
+        .filter((code) => /^[0-9a-f]{1,256}$/.test(code))
+        .map((code) => ({ code })),
     ],
     together: /^[0-9a-f]{1,256}$/.test(given.get("together") ?? "") ? given.get("together") : null,
     k: whole(given.get("k"), 1, 10_000) ?? DEFAULT_K,

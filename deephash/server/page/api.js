@@ -13,7 +13,10 @@ export const wasAborted = (error) => error?.name === "AbortError";
 
 const TRIES = 4;
 
-async function call(path, { method = "GET", body = null, signal = null, change = false, as = "json", onWait = null } = {}) {
+async function call(
+  path,
+  { method = "GET", body = null, signal = null, change = false, as = "json", onWait = null } = {},
+) {
   for (let attempt = 1; ; attempt++) {
     const headers = { ...authorization(), ...(change ? { "X-DeepHash": "1" } : {}) };
     const isForm = body instanceof FormData;
@@ -74,7 +77,9 @@ function pause(seconds, signal) {
 /** Returns the query string of parameters; null leaves one out, a list repeats it. */
 function query(parameters) {
   const pairs = Object.entries(parameters).flatMap(([name, value]) =>
-    (Array.isArray(value) ? value : [value]).filter((one) => one !== null && one !== undefined).map((one) => [name, one]),
+    (Array.isArray(value) ? value : [value])
+      .filter((one) => one !== null && one !== undefined)
+      .map((one) => [name, one]),
   );
   return pairs.length ? `?${new URLSearchParams(pairs)}` : "";
 }
@@ -91,7 +96,8 @@ export const images = (parameters, options) => call(`v1/images${query(parameters
 export const search = (parameters, options) => call(`v1/search${query(parameters)}`, options);
 export const duplicates = (parameters, options) => call(`v1/duplicates${query(parameters)}`, options);
 export const jobs = (options) => call("v1/jobs", options);
-export const thumbnail = (id, size, options) => call(`v1/images/${id}/thumbnail?size=${size}`, { as: "blob", ...options });
+export const thumbnail = (id, size, options) =>
+  call(`v1/images/${id}/thumbnail?size=${size}`, { as: "blob", ...options });
 export const fileUrl = (id) => `v1/images/${id}/file`;
 export const eventsUrl = (job) => `v1/jobs/${job}/events`;
 

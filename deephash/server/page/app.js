@@ -1,7 +1,7 @@
 // Puts the page together: the address says what is shown, each part draws its share of it.
 import { addressOf, filterOf, follow, go, onChange, rememberScroll, start, state } from "./address.js";
 import * as api from "./api.js";
-import { drawDuplicates, prepareDuplicates } from "./duplicates.js";
+import { drawDuplicates, forgetDuplicates, prepareDuplicates } from "./duplicates.js";
 import { announce, byId, drawIcons, element, icon, notify, takesText } from "./elements.js";
 import { drawFilters, learnLabels, prepareFilters } from "./filters.js";
 import { counted } from "./format.js";
@@ -132,7 +132,12 @@ function headingOf(rows) {
 function foundIn(rows) {
   const nearest = rows.at(0)?.distance;
   const farthest = rows.at(rows.total - 1)?.distance;
-  const span = nearest === undefined ? "" : farthest === undefined ? ` from distance ${nearest}` : `, distance ${nearest} to ${farthest}`;
+  const span =
+    nearest === undefined
+      ? ""
+      : farthest === undefined
+        ? ` from distance ${nearest}`
+        : `, distance ${nearest} to ${farthest}`;
   return `${counted(rows.total, "image")}${span}`;
 }
 
@@ -165,7 +170,11 @@ function drawEmpty(place) {
   if (isFiltered) {
     const clear = () => go({ path: "", label: "", where: [], radius: null });
     const button = element("button", { class: "button", type: "button", onclick: clear }, "Clear the filters");
-    place.replaceChildren(element("h2", {}, "Nothing found"), element("p", {}, "No image passes these filters."), button);
+    place.replaceChildren(
+      element("h2", {}, "Nothing found"),
+      element("p", {}, "No image passes these filters."),
+      button,
+    );
   } else if (now.queries.length) {
     place.replaceChildren(element("h2", {}, "Nothing found"), element("p", {}, "The index has no other image."));
   } else {
@@ -182,6 +191,7 @@ async function reload() {
     return; // said by the list
   }
   forgetThumbnails();
+  forgetDuplicates();
   if (state().page === "search") drawList(state(), { force: true, scroll: byId("scroller").scrollTop });
   else shown = null;
 }

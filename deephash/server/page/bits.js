@@ -32,7 +32,11 @@ export function drawBits(code, nBits, other = null) {
         : `The codes differ in ${apart.size} of ${nBits} bits: ${[...apart].map((bit) => bit + 1).join(", ")}`;
   const cells = [...bits].map((bit, place) =>
     svgElement("rect", {
-      x: (place % columns) + 0.09, y: Math.floor(place / columns) + 0.09, width: 0.82, height: 0.82, rx: 0.16,
+      x: (place % columns) + 0.09,
+      y: Math.floor(place / columns) + 0.09,
+      width: 0.82,
+      height: 0.82,
+      rx: 0.16,
       class: `bit ${bit ? "one" : "zero"}${apart.has(place) ? " apart" : ""}`,
     }),
   );

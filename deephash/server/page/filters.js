@@ -61,7 +61,10 @@ function addWhere() {
 function tellDistance() {
   const value = Number(byId("distance").value);
   byId("distance-text").textContent = value >= nBits ? "any" : `≤ ${value}`;
-  byId("distance").setAttribute("aria-valuetext", value >= nBits ? "any distance" : `at most ${value} of ${nBits} bits`);
+  byId("distance").setAttribute(
+    "aria-valuetext",
+    value >= nBits ? "any distance" : `at most ${value} of ${nBits} bits`,
+  );
   byId("distance").style.setProperty("--part", `${(100 * value) / nBits}%`);
 }
 
@@ -84,7 +87,8 @@ export function drawFilters(shown) {
     one.title = asks ? "" : "For a search by images";
   }
   byId("wheres").replaceChildren(...shown.where.map((text) => whereChip(text, shown.where)));
-  const n = [shown.path, shown.label, shown.radius === null ? "" : "radius"].filter(Boolean).length + shown.where.length;
+  const n =
+    [shown.path, shown.label, shown.radius === null ? "" : "radius"].filter(Boolean).length + shown.where.length;
   byId("n-filters").hidden = n === 0;
   byId("n-filters").textContent = n;
 }
@@ -94,7 +98,12 @@ function whereChip(text, all) {
     go({ where: all.filter((other) => other !== text), at: 0, view: null });
     byId("where").focus();
   };
-  const button = element("button", { class: "remove", type: "button", "aria-label": `Remove ${text}`, onclick: remove });
+  const button = element("button", {
+    class: "remove",
+    type: "button",
+    "aria-label": `Remove ${text}`,
+    onclick: remove,
+  });
   button.append(icon("close"));
   return element("li", { class: "where" }, text, button);
 }

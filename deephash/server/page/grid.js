@@ -28,7 +28,11 @@ export class Grid {
     this.scroller = scroller;
     this.handlers = handlers;
     this.layer = element("div", { class: "layer", role: "presentation" });
-    this.canvas = element("div", { class: "grid", role: "grid", "aria-label": "Images", "aria-readonly": "true" }, this.layer);
+    this.canvas = element(
+      "div",
+      { class: "grid", role: "grid", "aria-label": "Images", "aria-readonly": "true" },
+      this.layer,
+    );
     this.message = element("div", { class: "message", hidden: true });
     scroller.append(this.message, this.canvas);
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
@@ -223,7 +227,11 @@ export class Grid {
     line.tiles = null;
     const text = this.handlers.heading(rows);
     heading.lastChild.textContent = text;
-    const cell = element("div", { class: "heading-cell", role: "gridcell", "aria-colspan": this.#lines.columns }, heading);
+    const cell = element(
+      "div",
+      { class: "heading-cell", role: "gridcell", "aria-colspan": this.#lines.columns },
+      heading,
+    );
     if (line.firstChild?.firstChild !== heading) line.replaceChildren(cell);
   }
 
@@ -286,8 +294,14 @@ export class Grid {
     const { section, index } = tile.place;
     const inRow = index % columns;
     const steps = {
-      ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, PageDown: lines, PageUp: -lines,
-      Home: -inRow, End: columns - 1 - inRow,
+      ArrowRight: 1,
+      ArrowLeft: -1,
+      ArrowDown: columns,
+      ArrowUp: -columns,
+      PageDown: lines,
+      PageUp: -lines,
+      Home: -inRow,
+      End: columns - 1 - inRow,
     };
     if (event.key in steps) {
       event.preventDefault();

@@ -120,7 +120,9 @@ async function codeTogether(queries) {
   const codes = queries.filter((one) => "code" in one).map((one) => one.code);
   const files = codes.map(fileOf);
   if (files.includes(null)) {
-    notify("As one query needs the images themselves, and of a shared address only codes are here: add the files again.");
+    notify(
+      "As one query needs the images themselves, and of a shared address only codes are here: add the files again.",
+    );
     return null;
   }
   const ids = queries.filter((one) => "id" in one).map((one) => one.id);
@@ -152,7 +154,13 @@ function chipOf(query, queries) {
   const what = nameOf(query);
   const remove = () => void setQueries(queries.filter((other) => !same(other, query)));
   const label = `Remove ${what} from the query`;
-  const button = element("button", { class: "remove", type: "button", "aria-label": label, title: "Remove", onclick: remove });
+  const button = element("button", {
+    class: "remove",
+    type: "button",
+    "aria-label": label,
+    title: "Remove",
+    onclick: remove,
+  });
   button.append(icon("close"));
   return element("li", { class: "chip" }, pictureOf(query), button);
 }

@@ -4,7 +4,7 @@ import { wasAborted } from "./api.js";
 const PAGE = 200;
 const PAGES_HELD = 40;
 
-/** Rows of a list. ``fetchPage(offset, limit, signal)`` answers ``{total, items, …}``; ``onChange()`` follows news. */
+/** Rows of a list. ``fetchPage(offset, limit, signal)`` answers ``{total, items, …}``; ``onChange()``: news. */
 export class Rows {
   total = null;
   error = null;

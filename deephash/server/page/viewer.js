@@ -3,7 +3,7 @@ import { backOr, go } from "./address.js";
 import * as api from "./api.js";
 import { differing, drawBits } from "./bits.js";
 import { announce, byId, element, icon, takesText } from "./elements.js";
-import { bytes, count, date, fileName, folderOf } from "./format.js";
+import { bytes, count, date, fileName } from "./format.js";
 import { addId, searchById } from "./queries.js";
 import * as thumbnails from "./thumbnails.js";
 
@@ -79,7 +79,11 @@ async function load(id, dialog, signal) {
 function closeButton() {
   const close = () => byId("viewer").close();
   const label = { "aria-label": "Close", title: "Close (Esc)" };
-  return element("button", { id: "viewer-close", class: "icon-button close", type: "button", ...label, onclick: close }, icon("close"));
+  return element(
+    "button",
+    { id: "viewer-close", class: "icon-button close", type: "button", ...label, onclick: close },
+    icon("close"),
+  );
 }
 
 function drawMessage(dialog, sentence) {
@@ -101,7 +105,6 @@ function draw(dialog, item, queryCode) {
   const facts = element("div", { class: "facts" });
   facts.append(
     element("h2", { id: "viewer-name" }, name),
-    element("p", { class: "folder" }, folderOf(item.path)),
     ...(apart === null ? [] : [distanceLine(apart)]),
     bitsFigure(item, queryCode),
     factList(item),
@@ -114,13 +117,22 @@ function draw(dialog, item, queryCode) {
 }
 
 function step(side, label, id) {
-  const attributes = { class: `step ${side}`, type: "button", "data-step": side, "aria-label": label, disabled: id === null };
+  const attributes = {
+    class: `step ${side}`,
+    type: "button",
+    "data-step": side,
+    "aria-label": label,
+    disabled: id === null,
+  };
   return element("button", { ...attributes, onclick: () => move(id) }, icon(side));
 }
 
 /** Shows what is at hand at once, and the large picture when it has come. */
 function showLarge(img, item, stage) {
   let isLarge = false;
+  // A small picture is not blown up beyond recognition.
+  img.style.maxWidth = `${item.width * 3}px`;
+  img.style.maxHeight = `${item.height * 3}px`;
   thumbnails.request(item.id, thumbnails.sizeFor(160), (url) => {
     if (url && !isLarge) img.src = url;
   });
@@ -138,17 +150,25 @@ function distanceLine(apart) {
 }
 
 function bitsFigure(item, queryCode) {
-  const caption = queryCode === null ? `Its code: ${nBits} bits` : "Where the codes differ";
-  return element("figure", { class: "code" }, drawBits(item.code, nBits, queryCode), element("figcaption", {}, caption));
+  const caption =
+    queryCode === null
+      ? `Its code: ${nBits} bits`
+      : "Colour: where the codes differ. Filled: 1 in this image, hollow: 1 in the query.";
+  return element(
+    "figure",
+    { class: "code" },
+    drawBits(item.code, nBits, queryCode),
+    element("figcaption", {}, caption),
+  );
 }
 
 function factList(item) {
   const pairs = [
+    ["Path", item.path],
     ["Size", `${count(item.width)} × ${count(item.height)} pixels, ${bytes(item.n_bytes)}`],
     ["Label", item.label],
     ["Changed", date(item.mtime_ns)],
     ...Object.entries(item.metadata).map(([key, value]) => [key, value === null ? "—" : String(value)]),
-    ["Path", item.path],
     ["Number", String(item.id)],
   ];
   const shown = pairs.filter(([, value]) => value !== null);
@@ -156,9 +176,17 @@ function factList(item) {
 }
 
 function actions(item) {
-  const search = element("button", { class: "button primary", type: "button", onclick: () => leaveFor(() => searchById(item.id)) });
+  const search = element("button", {
+    class: "button primary",
+    type: "button",
+    onclick: () => leaveFor(() => searchById(item.id)),
+  });
   search.append(icon("search"), "Search by it");
-  const add = element("button", { class: "button", type: "button", onclick: () => leaveFor(() => void addId(item.id)) });
+  const add = element("button", {
+    class: "button",
+    type: "button",
+    onclick: () => leaveFor(() => void addId(item.id)),
+  });
   add.append(icon("plus"), "Add to the query");
   const copy = element("button", { class: "button", type: "button", onclick: () => void copyPath(item.path) });
   copy.append(icon("copy"), "Copy path");

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -42,6 +42,9 @@ async def duplicates(
         int | None, Query(ge=0, le=1024, description="Near copies within this distance; a 32nd of the bits.")
     ] = None,
     identical: Annotated[bool, Query(description="Files of identical content only; goes without radius.")] = False,
+    kind: Annotated[
+        Literal["identical", "near"] | None, Query(description="Only clusters of this kind; near ones may hold both.")
+    ] = None,
     offset: Offset = 0,
     limit: Limit = 100,
 ) -> Response:
@@ -62,6 +65,8 @@ async def duplicates(
         clusters = await asyncio.wait_for(asyncio.shield(work), _COMPUTING_SECONDS)
     except TimeoutError:
         raise ApiError(503, "computing", "the copies are being worked out: ask again", retry_after=1) from None
+    if kind is not None:
+        clusters = [cluster for cluster in clusters if cluster.kind == kind]
     page = clusters[offset : offset + limit]
     stop = offset + len(page)
     return json_answer(

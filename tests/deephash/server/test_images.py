@@ -129,6 +129,12 @@ def test_copies_come_with_the_one_to_keep(server, made):
             expected = store.duplicates(None if identical else 2 if radius is None else radius)
             assert server.client.duplicates(radius=radius, identical=identical) == expected
             assert expected
+    for kind in ("identical", "near"):
+        answer = server.http.get("/v1/duplicates", params={"radius": 12, "kind": kind}).json()
+        wanted = [cluster for cluster in expected if cluster.kind == kind]
+        assert answer["total"] == len(wanted)
+        assert answer["n_copies"] == sum(len(cluster.drop) for cluster in wanted)
+        assert [found["keep"]["id"] for found in answer["clusters"]] == [cluster.keep.id for cluster in wanted]
     answer = server.http.get("/v1/duplicates", params={"radius": 1, "identical": True})
     assert error_of(answer)[:2] == (422, "invalid")
 
