@@ -98,7 +98,6 @@ def handle_errors(app: FastAPI) -> None:
         DeepHashError: of_engine,
         OSError: of_engine,
         TimeoutError: of_engine,
-        Exception: of_engine,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import ApiError, error_response
+from .errors import ApiError, error_response, to_api_error
 from .metrics import Metrics
 from .settings import ServerSettings
 
@@ -50,7 +50,8 @@ class Guard:
     """ASGI middleware around the whole app.
 
     Refuses a Host that is not the server's (421), calls from pages of other origins (403), a missing or wrong token
-    (401), changes without the custom header (403), bodies that are too large (413) or too slow (408).
+    (401), changes without the custom header (403), bodies that are too large (413) or too slow (408). What
+    fails unforeseen is logged and answered 500.
     """
 
     def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
@@ -83,6 +84,10 @@ class Guard:
                 await error_response(refusal)(scope, body.receive, body.send)
             else:
                 await self._app(scope, body.receive, body.send)
+        except Exception as error:
+            failure = to_api_error(error)  # logs what nobody foresaw
+            if not body.is_answered:
+                await error_response(failure)(scope, body.receive, body.send)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in ("GET", "POST", "PATCH", "DELETE", "HEAD") else "other"
@@ -143,6 +148,7 @@ class _Body:
         self._n_bytes = 0
         self._deadline: float | None = None
         self._whole = False
+        self.is_answered = False
 
     def check_announced(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
@@ -175,6 +181,7 @@ class _Body:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.is_answered = True
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)

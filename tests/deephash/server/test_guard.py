@@ -1,8 +1,13 @@
 """The door: names, origins, tokens, headers; what a stranger's page can reach, and what every answer says."""
 
+import asyncio
+
+import httpx
 import pytest
 
 from deephash.server import ServerSettings
+from deephash.server.guard import Guard
+from deephash.server.metrics import Metrics
 from deephash.server.settings import SettingsError, is_loopback
 from tests.deephash.server.servers import CHANGE, TOKEN, error_of, running
 
@@ -150,3 +155,18 @@ def test_settings_that_cannot_be_are_sentences(tmp_path):
 def test_loopback_addresses():
     assert all(map(is_loopback, ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"]))
     assert not any(map(is_loopback, ["0.0.0.0", "::", "10.0.0.1", "localhost.evil.example", ""]))
+
+
+def test_what_nobody_foresaw_is_logged_and_answered_without_its_text(tmp_path, caplog):
+    async def fails(scope, receive, send):
+        raise ZeroDivisionError("a secret")
+
+    async def ask():
+        guard = Guard(fails, ServerSettings(tmp_path), Metrics())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://localhost") as http:
+            return await http.get("/v1/stats")
+
+    answer = asyncio.run(ask())
+    assert error_of(answer) == (500, "failed", "the server failed; its log has the reason")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "a secret" in caplog.text
