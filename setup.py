@@ -21,6 +21,7 @@ SERVE = [
     "pebble>=5.1",
     *CLIENT,
 ]
+TRASH = ["Send2Trash>=2.0"]
 # Searches several times as fast as faiss; where it cannot be compiled, the installation goes on without it.
 KERNEL = Extension(
     "index._kernel",
@@ -64,6 +65,7 @@ setup(
         "heic": ["pillow-heif>=0.18"],
         "plots": PLOTS,
         "serve": SERVE,
+        "trash": TRASH,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -75,6 +77,7 @@ setup(
             *BACKBONES,
             *PLOTS,
             *SERVE,
+            *TRASH,
         ],
     },
     entry_points={"console_scripts": ["deephash = deephash.cli:main"]},

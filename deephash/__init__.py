@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from index import DuplicateCluster, Filter, Match, Record, Store
 
+    from .applying import ApplyReport, apply_plan, undo_plan
     from .backbones import create_backbone
     from .client import Client
     from .engine import ImageSearch
-    from .errors import BackboneError, CollectionError, DeepHashError, ModelError, ServerError
+    from .errors import BackboneError, CollectionError, DeepHashError, ModelError, PlanError, ServerError
     from .evaluation import evaluate_codes, evaluate_features
     from .image_errors import ImageError
     from .image_files import find_images
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .input_spec import InputSpec
     from .model import HashModel, load_model
     from .model_file import ModelCard, builtin_models, read_card
+    from .plans import Plan, make_plan, read_plan, write_plan
     from .progress import Progress
     from .sync import SyncReport
 
@@ -35,10 +37,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "index": ("DuplicateCluster", "Filter", "Match", "Record", "Store"),
+    "deephash.applying": ("ApplyReport", "apply_plan", "undo_plan"),
     "deephash.backbones": ("create_backbone",),
     "deephash.client": ("Client",),
     "deephash.engine": ("ImageSearch",),
-    "deephash.errors": ("BackboneError", "CollectionError", "DeepHashError", "ModelError", "ServerError"),
+    "deephash.errors": ("BackboneError", "CollectionError", "DeepHashError", "ModelError", "PlanError", "ServerError"),
     "deephash.evaluation": ("evaluate_codes", "evaluate_features"),
     "deephash.image_errors": ("ImageError",),
     "deephash.image_files": ("find_images",),
@@ -47,12 +50,14 @@ _HOMES = {
     "deephash.input_spec": ("InputSpec",),
     "deephash.model": ("HashModel", "load_model"),
     "deephash.model_file": ("ModelCard", "builtin_models", "read_card"),
+    "deephash.plans": ("Plan", "make_plan", "read_plan", "write_plan"),
     "deephash.progress": ("Progress",),
     "deephash.sync": ("SyncReport",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ApplyReport",
     "BackboneError",
     "Client",
     "CollectionError",
@@ -66,11 +71,14 @@ __all__ = [
     "Match",
     "ModelCard",
     "ModelError",
+    "Plan",
+    "PlanError",
     "Progress",
     "Record",
     "ServerError",
     "Store",
     "SyncReport",
+    "apply_plan",
     "builtin_models",
     "create_backbone",
     "evaluate_codes",
@@ -79,7 +87,11 @@ __all__ = [
     "index_images",
     "load_image",
     "load_model",
+    "make_plan",
     "read_card",
+    "read_plan",
+    "undo_plan",
+    "write_plan",
 ]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__, cli_server, cli_training
+from . import __version__, cli_duplicates, cli_server, cli_training
 from .cli_errors import (
     EXIT_CODES_HELP,
     EXIT_INCOMPLETE,
@@ -18,7 +18,20 @@ from .cli_errors import (
     reports_errors,
     usage_error,
 )
-from .cli_options import Html, Index, Json, Label, PathGlob, Png, Wait, Where, check_radius, parse_codes, parse_filter
+from .cli_options import (
+    Html,
+    Index,
+    Json,
+    Label,
+    PathGlob,
+    Png,
+    Wait,
+    Where,
+    check_radius,
+    parse_codes,
+    parse_filter,
+    write_sheets,
+)
 from .json_lines import path_fields
 from .paths import display_path, printable, utf8_path
 from .terminal import counted, note, print_facts, print_json, print_skipped, print_table, progress_bar, size_text
@@ -28,7 +41,6 @@ if TYPE_CHECKING:
 
     from .answers import Answer
     from .engine import ImageSearch
-    from .report import Sheet
     from .sync import SyncReport
 
 app = typer.Typer(
@@ -284,7 +296,7 @@ def query(
         if html or png:
             from .answer_sheets import query_sheet
 
-            _write_sheets(query_sheet(index, answers), html, png)
+            write_sheets(query_sheet(index, answers), html, png)
     for answer in answers:
         _print_answer(answer, radius, json=json, headed=len(answers) > 1, rerank=rerank)
 
@@ -331,62 +343,6 @@ def _print_answer(answer: "Answer", radius: int | None, *, json: bool, headed: b
     print_table(columns, rows, title=name, right="asymmetric distance id")
     if not rows:
         note(f"{name}: no match" + (f" within distance {radius}" if radius is not None else ""))
-
-
-@app.command()
-@reports_errors
-def duplicates(
-    index: Index,
-    radius: Annotated[
-        int | None,
-        typer.Option(
-            "--radius", "-r", metavar="N", min=0, help="Near copies within this distance.  [default: bits / 32]"
-        ),
-    ] = None,
-    identical: Annotated[bool, typer.Option("--identical", help="Files of identical content only.")] = False,
-    path: PathGlob = None,
-    label: Label = None,
-    where: Where = None,
-    json: Json = False,
-    html: Html = None,
-    png: Png = None,
-) -> None:
-    """List copies of the same picture, and which one to keep.
-
-    That is the one of most pixels, then most bytes, then the oldest id; every copy in its cluster is within the radius
-    of it. Nothing is deleted. A line of --json is a cluster: kind (identical or near), keep (id, path), drop (a list of
-    id, distance, path).
-
-    \b
-      deephash duplicates photos.dhx
-      deephash duplicates photos.dhx --identical --json
-      deephash duplicates photos.dhx --radius 10 --html copies.html
-    """
-    if identical and radius is not None:
-        usage_error("--identical and --radius exclude each other")
-    with _open(index) as search:
-        check_radius(radius, search.store.n_bits)
-        if radius is None and not identical:
-            radius = search.store.n_bits // 32
-        clusters = search.duplicates(radius=radius, where=parse_filter(path, label, where))
-        if html or png:
-            from .answer_sheets import cluster_sheet
-
-            _write_sheets(cluster_sheet(index, clusters), html, png)
-    if json:
-        from .answers import cluster_fields
-
-        for cluster in clusters:
-            print_json(cluster_fields(cluster))
-        return
-    rows = []
-    for number, cluster in enumerate(clusters, 1):
-        rows.append((number, cluster.kind, "keep", 0, cluster.keep.id, display_path(cluster.keep.path)))
-        rows += [(number, cluster.kind, "drop", d, r.id, display_path(r.path)) for r, d in cluster.drop]
-    print_table(("cluster", "kind", "copy", "distance", "id", "path"), rows, right="cluster distance id")
-    n_copies = sum(len(cluster.drop) for cluster in clusters)
-    copies = f"{counted(n_copies, 'copy', 'copies')} in {counted(len(clusters), 'cluster')}"
-    note(copies if radius is None else f"{copies}, radius {radius}")
 
 
 @app.command()
@@ -549,6 +505,7 @@ def models(json: Json = False) -> None:
     print_table(("name", "bits", "method", "backbone", "fitted to", "licence", "size"), rows, right="bits size")
 
 
+cli_duplicates.register(app)
 cli_training.register(app)
 cli_server.register(app)
 
@@ -559,12 +516,3 @@ def _open(index: Path, *, writable: bool = False, wait: float = 0.0) -> "Iterato
 
     with ImageSearch.open(index, writable=writable, timeout=wait) as search:
         yield search
-
-
-def _write_sheets(sheet: "Sheet", html: Path | None, png: Path | None) -> None:
-    from .report import write_html, write_png
-
-    for path, write in ((html, write_html), (png, write_png)):
-        if path is not None:
-            write(sheet, path)
-            note(f"contact sheet: {display_path(path)}")

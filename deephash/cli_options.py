@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_errors import usage_error
+from .paths import display_path
+from .terminal import note
 
 if TYPE_CHECKING:
     from index import Filter
+
+    from .report import Sheet
 
 __all__ = [
     "Html",
@@ -23,6 +27,7 @@ __all__ = [
     "check_radius",
     "parse_codes",
     "parse_filter",
+    "write_sheets",
 ]
 
 Index = Annotated[Path, typer.Argument(metavar="INDEX", help="The index folder, such as photos.dhx.")]
@@ -80,3 +85,13 @@ def check_radius(radius: int | None, n_bits: int) -> None:
     """Refuses a radius that no distance reaches: its sender thinks of other codes."""
     if radius is not None and radius > n_bits:
         usage_error(f"--radius {radius}: codes of this index have {n_bits} bits, so that no distance is above {n_bits}")
+
+
+def write_sheets(sheet: "Sheet", html: Path | None, png: Path | None) -> None:
+    """Writes a contact sheet as --html and --png ask for it."""
+    from .report import write_html, write_png
+
+    for path, write in ((html, write_html), (png, write_png)):
+        if path is not None:
+            write(sheet, path)
+            note(f"contact sheet: {display_path(path)}")

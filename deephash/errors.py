@@ -5,6 +5,7 @@ DeepHashError (defined in ``index.errors``, the lower package)
 ├── ModelError             a model file is missing, damaged, or does not fit
 ├── BackboneError          a backbone's name is unknown or its weights are out of reach
 ├── CollectionError        a collection cannot be indexed as asked (nothing readable, too small to fit)
+├── PlanError              a plan cannot be carried out, or cannot be trusted
 ├── ServerError            a server (deephash serve) refused, or cannot be reached
 ├── TrainingError          training cannot go on (loss not finite, another run's checkpoint, a process lost)
 └── image_errors.ImageError  one image cannot be read (also a ValueError)
@@ -12,7 +13,15 @@ DeepHashError (defined in ``index.errors``, the lower package)
 
 from index.errors import DeepHashError
 
-__all__ = ["BackboneError", "CollectionError", "DeepHashError", "ModelError", "ServerError", "TrainingError"]
+__all__ = [
+    "BackboneError",
+    "CollectionError",
+    "DeepHashError",
+    "ModelError",
+    "PlanError",
+    "ServerError",
+    "TrainingError",
+]
 
 
 class ModelError(DeepHashError):
@@ -25,6 +34,10 @@ class BackboneError(DeepHashError):
 
 class CollectionError(DeepHashError):
     """A collection cannot be indexed as asked: nothing readable in it, or too few images to fit a model."""
+
+
+class PlanError(DeepHashError):
+    """A plan (which copies to drop) is damaged, contradicts itself, or cannot be carried out as asked."""
 
 
 class TrainingError(DeepHashError):

@@ -12,10 +12,10 @@ class Progress:
     """So many of so many images are through a stage.
 
     ``fit``: features of the sample that the model is fitted on; ``encode``: new and changed files, decoded, encoded and
-    stored, or found to be known; ``train``: images seen, over all epochs.
+    stored, or found to be known; ``train``: images seen, over all epochs; ``apply``: copies of a plan, dropped or not.
     """
 
-    stage: Literal["fit", "encode", "train"]
+    stage: Literal["fit", "encode", "train", "apply"]
     done: int
     total: int
 

@@ -1,6 +1,7 @@
 """The help: every command explains itself, and every example in it runs."""
 
 import dataclasses
+import os
 import re
 import shlex
 import shutil
@@ -12,8 +13,8 @@ import pytest
 from deephash.cli import app
 from deephash.cli_errors import EXIT_INCOMPLETE
 from tests.deephash.command_line import make_collection, run
+from tests.deephash.photos import ROOT, deephash, sample, write_photo
 from tests.deephash.photos import command as process_of
-from tests.deephash.photos import sample, write_photo
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
@@ -69,7 +70,7 @@ def test_the_help_names_the_exit_codes():
         assert code in text
 
 
-APART = ("deephash index", "deephash train", "deephash evaluate", "deephash serve")
+APART = ("deephash index", "deephash train", "deephash evaluate", "deephash serve", "deephash apply")
 
 
 @pytest.mark.parametrize("example", [example for example in EXAMPLES if not example.startswith(APART)])
@@ -77,11 +78,12 @@ def test_every_example_runs(collection, small_demo, tmp_path, monkeypatch, examp
     shutil.copytree(collection.index, tmp_path / "photos.dhx")
     for number, name in enumerate(("cat.jpg", "dog.jpg")):
         write_photo(tmp_path / name, 100 + number)
+    (tmp_path / "photos" / "best").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     command = example.partition("|")[0].replace("/tmp/demo", str(tmp_path / "tmp-demo"))
     done = run(*shlex.split(command)[1:])
     assert done.exit_code == 0, done.output
-    for option in ("--html", "-o"):
+    for option in ("--html", "-o", "--plan"):
         if option in command:
             name = shlex.split(command)[shlex.split(command).index(option) + 1]
             assert (tmp_path / name).exists()
@@ -99,6 +101,27 @@ def test_every_example_of_index_runs(collection, tmp_path, monkeypatch):
     assert "64 bits" in run("info", "all.dhx").stdout
     assert "128 bits" in run("info", "photos.dhx").stdout
     assert run("query", "all.dhx", "photos", "--id", 1).exit_code == 1
+
+
+def test_every_example_of_apply_runs(tmp_path, tiny_file):
+    examples = [example for example in EXAMPLES if example.startswith("deephash apply")]
+    assert len(examples) == 4
+    for number, example in enumerate(examples):
+        made = make_collection(tmp_path / str(number), tiny_file)
+        (made.photos / "best").mkdir()
+        plan = made.folder / "copies.json"
+        assert run("duplicates", made.index, "--identical", "--plan", plan).exit_code == 0
+        if "--undo" in example:
+            assert run("apply", plan, "--move", made.folder / "dropped").exit_code == 0
+        # A process of its own: the trash is found when the package for it is imported.
+        home = os.environ | {"HOME": str(made.folder), "XDG_DATA_HOME": str(made.folder / "share")}
+        done = deephash(*shlex.split(example)[1:], cwd=made.folder, env=home | {"PYTHONPATH": str(ROOT)})
+        assert done.returncode == 0, done.stderr
+        here = len([*made.photos.rglob("*.png")])
+        there = len([*made.folder.glob("dropped/*/*.png")])
+        trashed = len([*made.folder.glob("share/Trash/files/*.png")])
+        expected = {"--move": (30, 1, 0), "--trash": (30, 0, 1)}
+        assert (here, there, trashed) == next((n for how, n in expected.items() if how in example), (31, 0, 0))
 
 
 def test_every_example_of_train_and_evaluate_runs_that_needs_no_download(tmp_path, monkeypatch):
