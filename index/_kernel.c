@@ -249,18 +249,18 @@ POPCNT static void scan_1_word(Finder *finder, const Groups *groups, int64_t fir
 }
 
 #if defined(__x86_64__)
-/* Adds the lanes of a vector of distances that are within the limit; lane l is group first + lanes[l]. */
+/* Adds the lanes of a vector of distances that are within the limit, in the order of groups: first + i is lanes[i]. */
 AVX512 static void add_lanes(
     Finder *finder, const Groups *groups, int64_t first, __m512i distances, const int *lanes
 ) {
     int64_t values[8];
     _mm512_storeu_si512(values, distances);
-    for (int lane = 0; lane < 8; lane++)
-        if (values[lane] <= finder->limit) finder_add(finder, groups, first + lanes[lane], (int)values[lane]);
+    for (int i = 0; i < 8; i++)
+        if (values[lanes[i]] <= finder->limit) finder_add(finder, groups, first + i, (int)values[lanes[i]]);
 }
 
 static const int IN_ORDER[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-static const int OF_2_WORDS[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+static const int OF_2_WORDS[8] = {0, 2, 4, 6, 1, 3, 5, 7};
 static const int OF_4_WORDS[8] = {0, 2, 1, 3, 4, 6, 5, 7};
 
 AVX512 static inline __m512i counts_at(const uint64_t *codes, __m512i query) {
@@ -540,8 +540,9 @@ static void find_by_lists(
     for (int64_t l = 0; l < lists->n; l++) starts[distances[l] + 1]++;
     for (int level = 0; level < n_levels; level++) starts[level + 1] += starts[level];
     for (int64_t l = 0; l < lists->n; l++) order[starts[distances[l]]++] = (int32_t)l;
-    for (int64_t i = 0; i < lists->n && n_probed < lists->n_probes; i++) {
+    for (int64_t i = 0; i < lists->n; i++) {
         const int32_t l = order[i], radius = lists->radii[l];
+        if (n_probed >= lists->n_probes && (finder->k == INT64_MAX || finder_length(finder) == finder->k)) break;
         if (distances[l] - lists->slack > finder->limit) break;
         if (distances[l] - radius > finder->limit) continue;
         if (i + 1 < lists->n) {
@@ -563,6 +564,8 @@ typedef struct {
     const int64_t *offsets;
     int64_t entry, ef;
     int m, top;
+    /* One group for each query that the walk does not enter, or -1; or NULL. */
+    const int64_t *skipped;
 } Graph;
 
 /* What a walk needs: a set of the groups seen (g + 1, hashed), and those to go on from, in a stack for each distance. */
@@ -634,7 +637,9 @@ static inline const int32_t *links_of(const Graph *graph, int64_t g, int level, 
 }
 
 /* Walks the graph towards the query; all codes that it meets are candidates. Returns -1 without memory. */
-POPCNT static int find_by_graph(Finder *finder, const Groups *groups, const Graph *graph, Walk *walk) {
+POPCNT static int find_by_graph(
+    Finder *finder, const Groups *groups, const Graph *graph, int64_t skipped, Walk *walk
+) {
     const int n_words = groups->n_words, n_levels = 64 * n_words + 1;
     /* The ef nearest so far are within `bound`, `nearer` of them nearer than it. Where all within a radius are wanted,
     the walk goes on from all of them. */
@@ -651,7 +656,7 @@ POPCNT static int find_by_graph(Finder *finder, const Groups *groups, const Grap
             const int32_t *links = links_of(graph, current, level, &n_links);
             better = 0;
             for (int i = 0; i < n_links && links[i] >= 0; i++) {
-                if (links[i] >= groups->n) continue;
+                if (links[i] >= groups->n || links[i] == skipped) continue;
                 int distance = distance_of(groups->codes + (int64_t)links[i] * n_words, finder->query, n_words);
                 if (distance < lowest) {
                     lowest = distance;
@@ -661,7 +666,7 @@ POPCNT static int find_by_graph(Finder *finder, const Groups *groups, const Grap
             }
         }
     if (walk_sees(walk, (int32_t)current) < 0 || walk_push(walk, (int32_t)current, lowest)) return -1;
-    finder_add(finder, groups, current, lowest);
+    if (current != skipped) finder_add(finder, groups, current, lowest);
     counts[lowest]++;
     for (;;) {
         while (lowest < n_levels && walk->stacks[lowest] < 0) lowest++;
@@ -672,7 +677,7 @@ POPCNT static int find_by_graph(Finder *finder, const Groups *groups, const Grap
         for (int first = 0; first < n_links; first += AT_ONCE) {
             int n_fresh = 0;
             for (int i = first; i < n_links && i < first + AT_ONCE && links[i] >= 0; i++) {
-                if (links[i] >= groups->n) continue;
+                if (links[i] >= groups->n || links[i] == skipped) continue;
                 int new = walk_sees(walk, links[i]);
                 if (new < 0) return -1;
                 if (!new) continue;
@@ -827,8 +832,10 @@ static int find_in_lists(const Task *task, Answer *answer) {
 static int find_in_graph(const Task *task, Answer *answer) {
     Walk *walk = calloc(1, sizeof(Walk));
     int failed = !walk;
-    for (int64_t q = 0; q < task->n_queries && !failed; q++)
-        failed = find_by_graph(&answer->finders[q], &task->groups, &task->graph, walk);
+    for (int64_t q = 0; q < task->n_queries && !failed; q++) {
+        int64_t skipped = task->graph.skipped ? task->graph.skipped[q] : -1;
+        failed = find_by_graph(&answer->finders[q], &task->groups, &task->graph, skipped, walk);
+    }
     if (walk) {
         free(walk->seen);
         free(walk->open);
@@ -912,13 +919,18 @@ static int parse_lists(PyObject *given, const Groups *groups, Lists *lists, Py_b
     return 0;
 }
 
-static int parse_graph(PyObject *given, int64_t n_codes, Graph *graph, Py_buffer *buffers, int *n_buffers) {
-    Py_buffer *links = &buffers[*n_buffers], *offsets = links + 1;
+static int parse_graph(
+    PyObject *given, int64_t n_codes, int64_t n_queries, Graph *graph, Py_buffer *buffers, int *n_buffers
+) {
+    Py_buffer *links = &buffers[*n_buffers], *offsets = links + 1, *skipped = links + 2;
     long long entry, ef;
     if (given == Py_None) return 0;
-    if (!PyArg_ParseTuple(given, "y*y*iLiL", links, offsets, &graph->m, &entry, &graph->top, &ef)) return -1;
-    *n_buffers += 2;
+    if (!PyArg_ParseTuple(given, "y*y*iLiLz*", links, offsets, &graph->m, &entry, &graph->top, &ef, skipped))
+        return -1;
+    *n_buffers += 3;
     if (!holds(offsets, (n_codes + 1) * 8, "offsets")) return -1;
+    if (skipped->buf && !holds(skipped, n_queries * 8, "skipped")) return -1;
+    graph->skipped = skipped->buf;
     if (n_codes > INT32_MAX || graph->m < 1 || graph->m > 1024 || graph->top < 0 || graph->top > 64) {
         PyErr_SetString(PyExc_ValueError, "graph: n, m or top is out of range");
         return -1;
@@ -1005,7 +1017,7 @@ static PyObject *py_find(PyObject *module, PyObject *arguments) {
     if (ids->buf && !holds(ids, task->groups.offsets ? 0 : task->groups.n * ids->itemsize, "ids")) goto done;
     if (parse_tables(tables, n_words, task->groups.n, &task->tables, buffers, &n_buffers)) goto done;
     if (parse_lists(lists, &task->groups, &task->lists, buffers, &n_buffers)) goto done;
-    if (parse_graph(graph, task->groups.n, &task->graph, buffers, &n_buffers)) goto done;
+    if (parse_graph(graph, task->groups.n, task->n_queries, &task->graph, buffers, &n_buffers)) goto done;
     Py_BEGIN_ALLOW_THREADS
     failed = find(task, &answer);
     Py_END_ALLOW_THREADS

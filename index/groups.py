@@ -77,6 +77,13 @@ class Groups:
         places = np.arange(len(self.words) + 1, dtype=np.int64)
         return Groups(self.words, places, places[:-1])
 
+    def reordered(self, order: Ids) -> Groups:
+        """Return the same groups in this order of places."""
+        sizes = self.sizes()[order]
+        offsets = np.concatenate(([0], np.cumsum(sizes)))
+        members = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][order] - offsets[:-1], sizes)
+        return Groups(np.ascontiguousarray(self.words[order]), offsets, self.ids[members])
+
     def keep(self, mask: npt.NDArray[np.bool_]) -> Groups:
         """Return the groups with the ids where mask is true, over the same codes."""
         offsets, ids, _ = kernel.keep(self.offsets, self.ids, mask)

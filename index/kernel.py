@@ -84,8 +84,9 @@ class Table(NamedTuple):
 class Lists(NamedTuple):
     """An inverted file: list l is the groups starts[l]:starts[l + 1], all within radii[l] of centroids[l].
 
-    Lists are scanned from the nearest centroid on, at most `nprobe` of them. One is passed over when no code of it can
-    be near enough, taking for its radius no more than `slack`: exact with a slack as large as any radius.
+    Lists are scanned from the nearest centroid on, at most `nprobe` of them once k ids are found. One is passed over
+    when no code of it can be near enough, taking for its radius no more than `slack`: exact with a slack as large as
+    any radius.
     """
 
     centroids: Words
@@ -99,6 +100,7 @@ class Graph(NamedTuple):
     """A navigable graph: group g has links from links[offsets[g]] on, 2 * m of level 0, then m of each level it is in.
 
     A walk starts at `entry`, a group of the level `top`, and ends when the `ef` nearest groups met are gone on from.
+    That of query q does not enter the group skipped[q].
     """
 
     links: npt.NDArray[np.int32]
@@ -107,6 +109,7 @@ class Graph(NamedTuple):
     entry: int
     top: int
     ef: int
+    skipped: Ids | None = None
 
 
 def find(
@@ -134,7 +137,10 @@ def find(
     step = max(1, -(-n_queries // n_parts) if scans or n_parts == 1 else min(-(-n_queries // n_parts), _QUERIES_A_TASK))
     tasks = []
     for start in range(0, n_queries, step):
-        tasks.append(partial(_find, groups, queries[start : start + step], k, radius, 0, n, tables, lists, graph))
+        chosen = graph
+        if chosen is not None and chosen.skipped is not None:
+            chosen = chosen._replace(skipped=np.ascontiguousarray(chosen.skipped[start : start + step], np.int64))
+        tasks.append(partial(_find, groups, queries[start : start + step], k, radius, 0, n, tables, lists, chosen))
     return _joined(in_threads(tasks))
 
 

@@ -1,4 +1,4 @@
-"""Exact Hamming search in memory: codes and ids that come and go. No files, no catalogue."""
+"""Hamming search in memory: codes and ids that come and go. No files, no catalogue."""
 
 from __future__ import annotations
 
@@ -9,28 +9,40 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from index.choice import AUTO, Choice
 from index.codes import Codes, check_codes, check_n_bits, n_code_bytes, pack_bits
 from index.groups import Distances, Groups, Ids, to_codes, to_words
 from index.kernel import Found
 from index.reranking import OVERSAMPLING, Reranked, check_logits, check_oversampling, rerank
-from index.segments import Segment, State, merged
+from index.segments import Build, Segment, State, merged
+from index.trials import Trial, measured_recall, try_structures
 
 __all__ = ["HammingIndex", "check_k", "check_radius"]
 
 
 class HammingIndex:
-    """Exact search by Hamming distance; results are ordered by (distance, id).
+    """Search by Hamming distance; results are ordered by (distance, id), and exact unless another structure is chosen.
 
     Codes are (N, ceil(n_bits / 8)) uint8 arrays as `pack_bits` makes them, with any n_bits from 8 to 1024; ids are
     int64 and at least 0. Any number of threads may search while others add or remove: a search sees a change whole, or
     not at all.
+
+    `structure`: "auto", "flat" and "mih" are exact; "ivf", "hnsw" and binary factory strings of faiss are approximate:
+    see `Choice`. `recall` is what an approximate one is tuned to (by default 0.95): the share of the true k nearest
+    that are found, of any equally near ones. What it gives has true distances, also within a radius, where some may
+    lack. Small collections, recent additions and filters that leave little are searched exactly, whatever is chosen.
     """
 
-    def __init__(self, n_bits: int) -> None:
+    def __init__(self, n_bits: int, structure: str | Choice = AUTO, *, recall: float | None = None) -> None:
         self.n_bits = check_n_bits(n_bits)
         self._state = State()
-        self._build = partial(Segment.of, n_bits=self.n_bits)
+        self._choose(Choice.of(structure, recall))
+        self._build_exact: Build = partial(Segment.of, n_bits=self.n_bits, choice=AUTO)
         self._writing = threading.Lock()
+
+    def _choose(self, choice: Choice) -> None:
+        self.choice = choice
+        self._build: Build = partial(Segment.of, n_bits=self.n_bits, choice=choice)
 
     @classmethod
     def from_groups(cls, n_bits: int, codes: Codes, offsets: Ids, ids: Ids) -> HammingIndex:
@@ -79,16 +91,62 @@ class HammingIndex:
 
     def copy(self) -> HammingIndex:
         """Return an index that shares the (immutable) content and can be changed on its own, at no cost."""
-        index = HammingIndex(self.n_bits)
+        index = HammingIndex(self.n_bits, self.choice)
         index._state = self._state
         return index
+
+    def restructured(self, structure: str | Choice, *, recall: float | None = None) -> HammingIndex:
+        """Return an index of the same codes and ids with another structure; built unless this one has it already."""
+        index = HammingIndex(self.n_bits, structure, recall=recall)
+        state = self._state
+        index._state = state
+        if state.segments and not index.choice.is_met_by(state.segments[0].groups, state.segments[0].structure):
+            index._state = State((index._build(merged(state.segments), before=state.segments[0]),), state.next_id)
+        return index
+
+    @property
+    def exact(self) -> bool:
+        """Whether the answer is that of brute force."""
+        return all(segment.structure.exact for segment in self._state.segments)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in memory."""
+        return sum(segment.groups.n_bytes + segment.structure.n_bytes for segment in self._state.segments)
+
+    def recall(self, k: int = 10, *, queries: npt.ArrayLike | None = None) -> float:
+        """Return the share of the true k nearest that a search finds; equally near ones count as each other.
+
+        Measured with the given queries, or with a seeded sample of the index's own codes, each as if it were not in it.
+        """
+        words = None if queries is None else to_words(check_codes(queries, self.n_bits, name="queries"))
+        return measured_recall(self._state.segments, self.n_bits, check_k(k), words)
+
+    def tune(self, recall: float = 0.95, *, structures: Iterable[str] = ("flat", "mih", "ivf")) -> list[Trial]:
+        """Try structures, go on with the fastest that reaches the recall (of the 10 nearest), and return all trials.
+
+        An exact one is taken unless an approximate one is a quarter faster. "hnsw" is tried where it is asked for: it
+        takes minutes to build for each million codes. The one that was taken is first, then the others by their time.
+
+        Raises:
+            ValueError: no such structure, or a recall that is none.
+        """
+        choices = [Choice.of(structure, recall) for structure in structures]
+        with self._writing:
+            state = self._state.compact(self._build)
+            trials, best = try_structures(state.segments[:1], self.n_bits, choices)
+            if best is not None:
+                self._choose(trials[0].choice)
+                state = State((best,), state.next_id)
+            self._state = state
+        return trials
 
     def subset(self, ids: npt.ArrayLike) -> HammingIndex:
         """Return an index of those of the given ids that are here."""
         wanted = _check_ids(ids)
         state = self._state
         index = HammingIndex(self.n_bits)
-        kept = (segment.only(wanted, self._build) for segment in state.segments)
+        kept = (segment.only(wanted, self._build_exact) for segment in state.segments)
         index._state = State(tuple(filter(len, kept)), state.next_id)
         return index
 
@@ -135,7 +193,7 @@ class HammingIndex:
             if ids is not None:
                 self._check_new(added, state.segments, state.next_id)
             if len(array):
-                state = state.plus(to_words(array), added, self._build)
+                state = state.plus(to_words(array), added, self._build, self._build_exact)
             self._state = state.tended(self._build)
         return added
 

@@ -8,17 +8,18 @@ merges all of them while searches and changes go on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from index import kernel
+from index.choice import AUTO, Choice
 from index.groups import Groups, Ids, Words
 from index.kernel import Found, merge_found
-from index.structures import Structure, exact_structure
+from index.structures import Structure
 
 __all__ = ["Build", "Segment", "State", "merged"]
 
@@ -47,9 +48,11 @@ class Segment:
         return len(self.groups.words if self.groups.ids is None else self.groups.ids)
 
     @classmethod
-    def of(cls, groups: Groups, n_bits: int) -> Segment:
-        """Return the segment that answers exactly, and fastest."""
-        return cls(groups, exact_structure(groups, n_bits))
+    def of(cls, groups: Groups, n_bits: int, choice: Choice = AUTO, before: Segment | None = None) -> Segment:
+        """Return the segment with the structure that is chosen; `before` is the one that it replaces."""
+        arranged, structure = choice.build(groups, n_bits, (before.groups, before.structure) if before else None)
+        n_empty = 0 if arranged is groups else int(np.count_nonzero(arranged.sizes() == 0))
+        return cls(arranged, structure, n_empty)
 
     def find(self, queries: Words, k: int | None, radius: int) -> Found:
         """Return the k nearest ids within the radius (inclusive) of each query; with k None, all of them."""
@@ -69,8 +72,12 @@ class Segment:
         offsets, kept, n_empty = kernel.keep(self.groups.offsets, self.groups.ids, mask)
         groups = Groups(words, offsets, kept)
         if n_empty > max(_REBUILD_ABOVE, _REBUILD_SHARE * len(words)):
-            return build(groups.compact())
+            return build(Segment(groups, self.structure).in_order())
         return Segment(groups, self.structure, n_empty)
+
+    def in_order(self) -> Groups:
+        """Return the groups that have ids, in the order of `Groups.of`: structures may have another one."""
+        return self.groups.compact() if self.structure.exact else Groups.of(*self.groups.rows())
 
 
 def _outside(ids: Ids, some: Ids) -> npt.NDArray[np.bool_]:
@@ -85,14 +92,17 @@ def _outside(ids: Ids, some: Ids) -> npt.NDArray[np.bool_]:
     return table[ids - low] if low else table[ids]
 
 
-Build: TypeAlias = Callable[[Groups], Segment]
-"""Makes the segment of some groups."""
+class Build(Protocol):
+    """Makes the segment of some groups; `before` is the one that it replaces, all or most of whose codes it has."""
+
+    def __call__(self, groups: Groups, *, before: Segment | None = None) -> Segment:
+        """Return it."""
 
 
 def merged(segments: Sequence[Segment], words: Words | None = None, ids: Ids | None = None) -> Groups:
     """Return the groups of all ids of the segments (at least one), and of those given with their codes (N, n_words)."""
     if len(segments) == 1 and ids is None:
-        return segments[0].groups.compact()
+        return segments[0].in_order()
     parts = [segment.groups.rows() for segment in segments]
     if words is not None and ids is not None:
         parts.append((words, ids))
@@ -113,7 +123,7 @@ class Merge:
         assert self._todo is not None
         segments, build = self._todo
         try:
-            self.result = build(merged(segments))
+            self.result = build(merged(segments), before=segments[0])
         finally:
             self._todo = None
 
@@ -173,8 +183,8 @@ class State:
             return replace(self, segments=segments, removed=(*self.removed, ids))
         return replace(self, segments=tuple(filter(len, segments)))
 
-    def plus(self, words: Words, ids: Ids, build: Build) -> State:
-        """Return the state with these codes and their ids, which are not in it."""
+    def plus(self, words: Words, ids: Ids, build: Build, beside: Build) -> State:
+        """Return the state with these codes and their ids, which are not in it; `beside` builds all but the first."""
         cut, n_new = len(self.segments), len(ids)
         # What is being merged stays as it is, and so does what would take long.
         least = self.merge.n_segments if self.merge is not None else 0
@@ -184,7 +194,8 @@ class State:
                 break
             cut -= 1
             n_new += size
-        segment = build(merged(self.segments[cut:], words, ids))
+        groups = merged(self.segments[cut:], words, ids)
+        segment = beside(groups) if cut else build(groups, before=self.segments[0] if self.segments else None)
         next_id = max(self.next_id, int(ids.max()) + 1)
         return replace(self, segments=(*self.segments[:cut], segment), next_id=next_id)
 
@@ -193,7 +204,7 @@ class State:
         if self.merge is not None or not self.segments or not self._stale:
             return self
         if sum(len(segment.groups.words) for segment in self.segments) < _BACKGROUND_ABOVE:
-            return State((build(merged(self.segments)),), self.next_id)
+            return State((build(merged(self.segments), before=self.segments[0]),), self.next_id)
         return replace(self, merge=Merge(self.segments, build))
 
     def compact(self, build: Build) -> State:
@@ -201,13 +212,17 @@ class State:
         if self.merge is not None:
             self.merge.wait()
         state = self.settled()
-        if len(state.segments) + sum(segment.n_empty for segment in state.segments) <= 1:
+        if not state.segments or (len(state.segments) == 1 and state._n_stale <= 0):
             return state
-        return State((build(merged(state.segments)),), state.next_id)
+        return State((build(merged(state.segments), before=state.segments[0]),), state.next_id)
 
     @property
     def _stale(self) -> bool:
-        base = self.segments[0].groups
+        return self._n_stale > max(_REBUILD_ABOVE, _STALE_SHARE * len(self.segments[0].groups.words))
+
+    @property
+    def _n_stale(self) -> float:
+        base = self.segments[0]
         n_stale = sum(len(segment.groups.words) for segment in self.segments[1:])
         n_stale += sum(segment.n_empty for segment in self.segments)
-        return n_stale > max(_REBUILD_ABOVE, _STALE_SHARE * len(base.words))
+        return n_stale - base.structure.keeps_empty * len(base.groups.words)

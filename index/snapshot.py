@@ -25,10 +25,11 @@ import numpy.typing as npt
 import xxhash
 
 from index import kernel
+from index.choice import STRUCTURES
 from index.groups import Groups
 from index.search import HammingIndex
 from index.segments import Segment
-from index.structures import STRUCTURES, exact_structure
+from index.structures import exact_structure
 
 __all__ = ["PREFIXES", "Snapshot", "Stored", "files", "load", "manifest", "sync_folder", "tidy", "write", "write_file"]
 

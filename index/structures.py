@@ -16,7 +16,7 @@ from index import faiss_scan, kernel
 from index.groups import Groups, Words
 from index.kernel import Found, Table
 
-__all__ = ["STRUCTURES", "Arrays", "MultiIndex", "Scan", "Structure", "exact_structure"]
+__all__ = ["EXACT", "Arrays", "MultiIndex", "Scan", "Structure", "exact_structure"]
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """What a structure is made of, besides the groups: by names that are part of a file name."""
@@ -32,6 +32,8 @@ class Structure(Protocol):
 
     name: ClassVar[str]
     exact: ClassVar[bool]
+    keeps_empty: ClassVar[float]
+    """The share of its codes that may have no ids left without harm: building again would keep them."""
 
     def find(self, groups: Groups, queries: Words, k: int | None, radius: int) -> Found:
         """Return the k nearest ids within the radius (inclusive) of each query; with k None, all of them."""
@@ -59,6 +61,7 @@ class Scan:
 
     name: ClassVar[str] = "flat"
     exact: ClassVar[bool] = True
+    keeps_empty: ClassVar[float] = 0.0
 
     def __init__(self, words: Words) -> None:
         self._faiss = None if kernel.AVAILABLE else faiss_scan.FaissScan(words)
@@ -95,6 +98,7 @@ class MultiIndex:
 
     name: ClassVar[str] = "mih"
     exact: ClassVar[bool] = True
+    keeps_empty: ClassVar[float] = 0.0
 
     def __init__(self, words: Words, n_bits: int) -> None:
         tables: list[Table] = []
@@ -161,8 +165,8 @@ def _parts(n_codes: int, n_bits: int) -> list[tuple[int, int, int]]:
     return parts
 
 
-STRUCTURES: Mapping[str, type[Structure]] = {structure.name: structure for structure in (Scan, MultiIndex)}
-"""All structures by their names."""
+EXACT: dict[str, type[Structure]] = {structure.name: structure for structure in (Scan, MultiIndex)}
+"""The exact structures by their names."""
 
 
 def exact_structure(groups: Groups, n_bits: int) -> Structure:

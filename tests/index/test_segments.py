@@ -107,10 +107,10 @@ def test_a_merge_that_fails_is_given_up(gate, monkeypatch):
     searched.add(codes[:400])
     build, fails = searched._build, [True]
 
-    def failing(groups):
+    def failing(groups, before=None):
         if fails and len(groups.words) > 400:
             raise MemoryError
-        return build(groups)
+        return build(groups, before=before)
 
     searched._build = failing
     searched.add(codes[400:415])
