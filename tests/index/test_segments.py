@@ -76,7 +76,9 @@ def test_changes_while_segments_are_merged_are_kept(gate):
     assert len(searched.segments) > 1
     gate.open()
     check(searched, live)
-    assert searched.segments[0].structure is gate.merges[0].result.structure
+    searched.settle()
+    check(searched, live)
+    assert sum(len(segment.groups.words) for segment in searched.segments[1:]) <= 8
     change(add=range(430, 440), remove=[2])
     check(other, at_fork)
     searched.compact()
@@ -134,7 +136,7 @@ def test_many_small_additions_leave_few_segments(gate):
     for start in range(2000, 3000, 5):
         searched.add(codes[start : start + 5])
         most = max(most, len(searched.segments))
-    assert 2 <= most <= 6
+    assert 2 <= most <= 12
     check(searched, dict(enumerate(codes)))
 
 
