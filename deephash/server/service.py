@@ -38,6 +38,7 @@ __all__ = ["Service"]
 
 _T = TypeVar("_T")
 _UNLIMITED = 1 << 30
+_FEW = 64
 _CLOSE_SECONDS = 30.0
 
 
@@ -174,7 +175,8 @@ class Service:
         folder = str(self.settings.uploads)
 
         def work(on_progress: OnProgress) -> SyncReport:
-            with self._syncing(annotations_of_uploads, on_progress) as task:
+            few = len(paths) <= _FEW
+            with self._syncing(annotations_of_uploads, on_progress, pool=self.pool if few else None) as task:
                 there = [path for path in paths if os.path.exists(path)]
                 report = task.run([folder], list(find_images(there)), [])
                 indexed = task.store.by_path(paths)
@@ -185,16 +187,18 @@ class Service:
         return self.jobs.add("add", [folder], work)
 
     @contextmanager
-    def _syncing(self, annotate: Annotate | None, on_progress: OnProgress) -> Iterator[SyncTask]:
-        # Its own processes, which leave the processors to those that decode queries.
-        pool = self._decode_pool(_UNLIMITED, nice=10)
+    def _syncing(
+        self, annotate: Annotate | None, on_progress: OnProgress, *, pool: DecodePool | None = None
+    ) -> Iterator[SyncTask]:
+        # Processes of its own leave the processors to those that decode queries, but take a while to start.
+        own = self._decode_pool(_UNLIMITED, nice=10) if pool is None else None
+        decode = (pool or own or self.pool).decode
         try:
             with self.stores.writing() as store:
-                yield SyncTask(
-                    store, self.encoder.model, annotate=annotate, on_progress=on_progress, decode=pool.decode
-                )
+                yield SyncTask(store, self.encoder.model, annotate=annotate, on_progress=on_progress, decode=decode)
         finally:
-            pool.close()
+            if own is not None:
+                own.close()
 
     def _uploads_left(self) -> list[str]:
         folder = self.settings.uploads

@@ -91,9 +91,6 @@ def test_every_answer_has_the_headers_that_keep_browsers_safe(server, path):
 
 def test_unknown_paths_and_methods_have_the_one_shape(server):
     assert error_of(server.http.get("/v1/nothing"))[:2] == (404, "not_found")
-    assert error_of(server.http.get("/"))[:2] == (404, "not_found") or server.http.get("/").headers[
-        "content-type"
-    ].startswith("text/html")
     assert error_of(server.http.put("/v1/images/1", headers=CHANGE))[:2] == (405, "method_not_allowed")
     assert error_of(server.http.get("/page/../settings.py"))[0] == 404
 
@@ -126,6 +123,15 @@ def test_the_cookie_is_for_reading_only(public):
         assert public.http.get("/v1/stats").status_code == 401
     finally:
         public.http.cookies.clear()
+
+
+def test_the_page_is_a_page_or_is_not_there(server):
+    answer = server.http.get("/")
+    if answer.status_code == 200:
+        assert answer.headers["content-type"].startswith("text/html")
+        assert answer.headers["cache-control"] == "no-cache"
+    else:
+        assert error_of(answer)[:2] == (404, "not_found")
 
 
 def test_elsewhere_addresses_and_allowed_names_pass_and_others_do_not(public):
