@@ -129,7 +129,13 @@ def find(
     """
     n, n_queries = len(groups.words), len(queries)
     scans = not tables and lists is None and graph is None
-    n_parts = max(1, min(_n_threads(), n_queries * (groups.words.size if scans else _LOOK_UP_WORDS) // _WORDS_A_THREAD))
+    n_parts = n_queries * (groups.words.size if scans else _LOOK_UP_WORDS) // _WORDS_A_THREAD
+    if n_parts > 1:
+        n_parts = min(_n_threads(), n_parts)
+    if n_parts <= 1 and (graph is None or graph.skipped is None):
+        # Most of all one query: what is done for it in Python would take longer than the search.
+        return _find(groups, queries, k, radius, 0, n, tables, lists, graph)
+    n_parts = max(1, n_parts)
     if n_queries == 1 and scans:
         cuts = np.linspace(0, n, n_parts + 1).astype(np.int64).tolist()
         return merge_found(in_threads([partial(_find, groups, queries, k, radius, a, b) for a, b in pairwise(cuts)]), k)

@@ -154,6 +154,8 @@ class State:
 
     def find(self, queries: Words, k: int | None, radius: int) -> Found:
         """Return the k nearest ids within the radius (inclusive) of each query; with k None, all of them."""
+        if len(self.segments) == 1:
+            return self.segments[0].find(queries, k, radius)
         parts = []
         for segment in self.segments:
             found = segment.find(queries, k, radius)
