@@ -61,6 +61,8 @@ setup(
     ],
     extras_require={
         "backbones": BACKBONES,
+        # What benchmarks.search measures beside ours; LanceDB and Milvus Lite want environments of their own.
+        "bench": ["usearch>=2.16"],
         "client": CLIENT,
         "heic": ["pillow-heif>=0.18"],
         "plots": PLOTS,

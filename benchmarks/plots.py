@@ -1,4 +1,4 @@
-"""Draws the results on CIFAR-10: `python -m benchmarks.plots` writes PNGs to benchmarks/results/plots.
+"""Draws the results on CIFAR-10 and of search: `python -m benchmarks.plots` writes PNGs to benchmarks/results/plots.
 
 Needs matplotlib: pip install 'deephash[plots]'.
 """
@@ -13,6 +13,8 @@ from benchmarks.cifar10.markdown import check_one_frame
 from benchmarks.cifar10.methods import METHODS
 from benchmarks.cifar10.results import load_results
 from benchmarks.record import RESULTS
+from benchmarks.search.drawing import draw_search
+from benchmarks.search.results import load_results as load_search
 from deephash.datasets import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -41,12 +43,15 @@ _Runs = Sequence[dict[str, Any]]
 
 def main() -> None:
     """Draws what there are results for."""
-    results = load_results()
+    results, searches = load_results(), load_search()
+    figures = {"cifar10-map": draw_map(results), "cifar10-precision-recall": draw_precision_recall(results)}
+    for n, n_bits in sorted({(one["config"]["n"], one["config"]["n_bits"]) for one in searches}):
+        figures[f"search-{n}-{n_bits}"] = draw_search(searches, n, n_bits)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, draw in {"cifar10-map": draw_map, "cifar10-precision-recall": draw_precision_recall}.items():
+    for name, figure in figures.items():
         path = FOLDER / f"{name}.png"
         # The default metadata hold the version of matplotlib: the same picture would be another file.
-        draw(results).savefig(path, dpi=_DPI, metadata={"Software": None})
+        figure.savefig(path, dpi=_DPI, metadata={"Software": None})
         print(f"{path}: {path.stat().st_size:,} bytes")
 
 

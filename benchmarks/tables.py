@@ -16,8 +16,10 @@ from benchmarks.cifar10.markdown import cost_table, protocol_table, tuning_table
 from benchmarks.cifar10.options import TUNING
 from benchmarks.cifar10.results import load_results
 from benchmarks.record import RESULTS
+from benchmarks.search import markdown as search
+from benchmarks.search.results import load_results as load_search
 
-PAGES = [Path(__file__).parents[1] / "README.md", Path(__file__).with_name("RESULTS.md")]
+PAGES = [Path(__file__).parents[1] / "README.md", *(Path(__file__).with_name(f"{n}.md") for n in ("RESULTS", "SEARCH"))]
 
 
 def main() -> None:
@@ -55,6 +57,10 @@ def _of_folder(name: str, table: Callable[[Any], str]) -> Callable[[], str]:
     return lambda: table([json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS / name).glob("*.json")])
 
 
+def _of_search(n: int, n_bits: int, table: Callable[[Any, int, int], str]) -> Callable[[], str]:
+    return lambda: table(load_search(), n, n_bits)
+
+
 _TABLES: dict[str, Callable[[], str]] = {
     **{name: _of_protocol(name) for name in ("cifar10-1", "cifar10", "cifar10-2", "cifar10-unseen")},
     "cifar10-2-asymmetric": _of_protocol("cifar10-2", asymmetric=True),
@@ -67,6 +73,12 @@ _TABLES: dict[str, Callable[[], str]] = {
     "first_use": _of_file("first_use", first_use.table),
     "general": _of_file("general", general.table),
     "startup": _of_file("startup", startup.table),
+    **{
+        f"search-{n}-{bits}{suffix}": _of_search(n, bits, table)
+        for n in (10**5, 10**6, 10**7, 10**8)
+        for bits in (64, 128, 256)
+        for suffix, table in (("", search.table), ("-cost", search.cost_table))
+    },
 }
 _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -59,6 +59,7 @@ def test_results_of_two_frames_are_not_drawn_together():
 def test_files_are_small(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "FOLDER", tmp_path / "plots")
     monkeypatch.setattr(plots, "load_results", lambda: RUNS)
+    monkeypatch.setattr(plots, "load_search", list)
     plots.main()
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "plots").iterdir()}
     assert sorted(sizes) == ["cifar10-map.png", "cifar10-precision-recall.png"]
