@@ -8,7 +8,8 @@ DIR holds cifar-10-batches-py; without it, codes of CIFAR-10 are left out. usear
 'deephash[bench]'; LanceDB and Milvus Lite want environments of their own: --python lancedb=DIR/bin/python (pip install
 lancedb) and --python milvus=DIR/bin/python (pip install milvus-lite==2.5.1 'pymilvus<3' 'setuptools<80'). Who is not
 installed is left out, and named. Every contestant runs in a process of its own; they take turns, one working at a time.
-A combination of codes, size and length that has results is not run again: delete its file in results/search to do so.
+A combination of codes, size and length that has results of all that are asked for is not run again: delete its file in
+results/search to do so.
 ``python -m benchmarks.tables`` then writes the tables, ``python -m benchmarks.plots`` the plots.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from benchmarks.search.data import DATA, make
 from benchmarks.search.markdown import rows_table
 from benchmarks.search.measuring import CONTESTANTS, Budget, measure
-from benchmarks.search.results import FOLDER, file_of, write
+from benchmarks.search.results import FOLDER, file_of, took_part, write
 
 QUICK = ("ours-flat", "ours-mih", "ours-ivf", "faiss-flat", "numpy")
 
@@ -51,7 +52,7 @@ def main() -> None:
     ):
         path = file_of(data, n, n_bits, folder)
         keeps = not options.quick or options.results is not None
-        if keeps and path.exists():
+        if keeps and set(options.contestants) <= took_part(path):
             print(f"{path.name}: there already", flush=True)
             continue
         if data == "cifar10" and options.cifar10 is None:

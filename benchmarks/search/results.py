@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.record import RESULTS, conditions
 from deephash.writing import replacing
 
-__all__ = ["FOLDER", "file_of", "load_results", "write"]
+__all__ = ["FOLDER", "file_of", "load_results", "took_part", "write"]
 
 FOLDER = RESULTS / "search"
 _DIGITS = 4
@@ -28,6 +28,14 @@ def write(path: Path, config: dict[str, Any], measured: dict[str, Any]) -> None:
     rows = ",\n ".join(json.dumps(_rounded(row)) for row in measured["rows"])
     with replacing(path, "w") as file:
         file.write("{\n" + ",\n".join([*lines, f'"rows": [\n {rows}\n]']) + "\n}\n")
+
+
+def took_part(path: Path) -> set[str]:
+    """Returns the contestants that a file has results of, or the reason why not; none without the file."""
+    if not path.exists():
+        return set()
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {row["contestant"] for row in content["rows"]} | set(content["left_out"])
 
 
 def load_results(folder: Path = FOLDER) -> list[dict[str, Any]]:

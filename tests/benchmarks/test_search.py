@@ -11,7 +11,7 @@ from benchmarks.search.data import DATA, N_QUERIES, make
 from benchmarks.search.drawing import draw_search
 from benchmarks.search.markdown import cost_table, table, wanted
 from benchmarks.search.measuring import CONTESTANTS, Budget, measure, recall, true_distances
-from benchmarks.search.results import file_of, load_results, write
+from benchmarks.search.results import file_of, load_results, took_part, write
 from index import hamming_distances
 
 NO_TIME = Budget(rounds=1, single_seconds=0.0, batch_seconds=0.01, openings=1)
@@ -152,3 +152,8 @@ def test_results_are_kept_by_size_length_and_kind(tmp_path):
         write(file_of(data, n, 64, tmp_path), {"data": data, "n": n, "n_bits": 64}, {"rows": ROWS, "left_out": {}})
     assert [one["config"]["n"] for one in load_results(tmp_path)] == [100, 200]
     assert load_results(tmp_path)[0]["rows"] == ROWS
+    path = file_of("random", 200, 64, tmp_path)
+    assert took_part(path) == {"ours-mih", "ours-ivf", "faiss-flat", "faiss-hnsw"}
+    write(path, {"data": "random", "n": 200, "n_bits": 64}, {"rows": [], "left_out": {"numpy": "not installed"}})
+    assert took_part(path) == {"numpy"}
+    assert took_part(tmp_path / "none.json") == set()
