@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__, cli_duplicates, cli_server, cli_training
+from . import __version__, cli_duplicates, cli_search, cli_server, cli_training
 from .cli_errors import (
     EXIT_CODES_HELP,
     EXIT_INCOMPLETE,
@@ -353,10 +353,17 @@ def info(index: Index, json: Json = False) -> None:
     \b
       deephash info photos.dhx
     """
+    from index import StoreError
+
+    from .cli_search import memory_text, search_text
     from .errors import ModelError
 
     with _open(index) as search:
         stats = search.store.stats()
+        try:
+            searching = search.store.search_stats()
+        except StoreError:  # verify says what is damaged
+            searching = None
         try:
             card, trouble = search.card, None
         except ModelError as error:
@@ -367,7 +374,11 @@ def info(index: Index, json: Json = False) -> None:
         model = None
         if card is not None:
             model = {"name": card.name, "method": card.method, "backbone": card.backbone, "training": card.training}
-        print_json(facts | {"roots": [path_fields(root) for root in stats.roots], "model": model, "trouble": trouble})
+        roots = [path_fields(root) for root in stats.roots]
+        found = (
+            None if searching is None else {name: getattr(searching, name) for name in searching.__dataclass_fields__}
+        )
+        print_json(facts | {"roots": roots, "model": model, "search": found, "trouble": trouble})
     else:
         skipped = f" ({counted(stats.n_skipped, 'file')} skipped)" if stats.n_skipped else ""
         print_facts(
@@ -381,6 +392,8 @@ def info(index: Index, json: Json = False) -> None:
                 "folders": ", ".join(map(display_path, stats.roots)) or "none",
                 "on disk": f"{size_text(n_total)} (catalogue {size_text(stats.catalogue_bytes)}, cache "
                 f"{size_text(stats.cache_bytes)}, model {size_text(stats.model_bytes)})",
+                "search": search_text(searching),
+                "memory": memory_text(searching, stats.n_images),
                 "created": stats.created,
             }
         )
@@ -506,6 +519,7 @@ def models(json: Json = False) -> None:
 
 
 cli_duplicates.register(app)
+cli_search.register(app)
 cli_training.register(app)
 cli_server.register(app)
 

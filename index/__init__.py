@@ -4,6 +4,7 @@
 file of nothing but codes.
 """
 
+from index.choice import Choice
 from index.code_file import CodeFile, CodeFileWriter
 from index.codes import check_codes, check_n_bits, hamming_distances, n_code_bytes, pack_bits, unpack_bits
 from index.errors import (
@@ -17,11 +18,24 @@ from index.errors import (
     StoreTooNew,
     UnknownId,
 )
-from index.records import DuplicateCluster, Entry, FileStat, Filter, Match, Problem, Record, Skipped, StoreStats
+from index.records import (
+    DuplicateCluster,
+    Entry,
+    FileStat,
+    Filter,
+    Match,
+    Problem,
+    Record,
+    SearchStats,
+    Skipped,
+    StoreStats,
+)
 from index.search import HammingIndex
 from index.store import Store
+from index.trials import Trial
 
 __all__ = [
+    "Choice",
     "CodeFile",
     "CodeFileWriter",
     "DeepHashError",
@@ -35,6 +49,7 @@ __all__ = [
     "NotAStore",
     "Problem",
     "Record",
+    "SearchStats",
     "Skipped",
     "Store",
     "StoreDamaged",
@@ -43,6 +58,7 @@ __all__ = [
     "StoreLocked",
     "StoreStats",
     "StoreTooNew",
+    "Trial",
     "UnknownId",
     "check_codes",
     "check_n_bits",

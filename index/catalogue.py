@@ -38,7 +38,8 @@ class Catalogue:
     """The open catalogue of one store.
 
     May be shared by threads. `meta` keys: n_bits, fingerprint, created, epoch (grows by one with every commit that
-    touches images), n_images, changes_from (the change log is complete behind this epoch), snapshot, files.
+    touches images), n_images, changes_from (the change log is complete behind this epoch), snapshot, files, structure
+    (what searches).
     """
 
     def __init__(self, path: Path, db: sqlite3.Connection, *, writable: bool) -> None:
@@ -392,6 +393,15 @@ class Catalogue:
             self._db.execute("DELETE FROM changes WHERE epoch <= ?", (until_epoch,))
             self.set_meta("changes_from", until_epoch)
             if snapshot is not None:
+                self.set_meta("snapshot", snapshot)
+
+    def set_structure(self, structure: str, *, snapshot: str | None = None) -> None:
+        """Remember what searches; `snapshot` names the cache that was made with it, for the epoch of this commit."""
+        with self._writing() as epoch:
+            self.set_meta("structure", structure)
+            if snapshot is not None:
+                self._db.execute("DELETE FROM changes WHERE epoch <= ?", (epoch,))
+                self.set_meta("changes_from", epoch)
                 self.set_meta("snapshot", snapshot)
 
     # -- files that were seen --

@@ -78,7 +78,7 @@ class Choice:
         return self.name == "flat" or few or (needs_kernel and not kernel.AVAILABLE)
 
     def is_met_by(self, groups: Groups, structure: Structure) -> bool:
-        """Return whether these are what `build` would give."""
+        """Return whether these are what `build` would give, but for the recall."""
         if self.name == "auto":
             return structure.exact
         if self.name == "mih" and kernel.AVAILABLE:
@@ -90,8 +90,7 @@ class Choice:
         if self.name != (structure.factory if isinstance(structure, FaissIndex) else structure.name):
             return False
         given, has = dict(self.parameters), structure.parameters()
-        fits = all(has.get(name, value) == value for name, value in given.items())
-        return fits and (bool(given.keys() & _SEARCH) or structure.recall >= self.recall)
+        return all(has.get(name, value) == value for name, value in given.items())
 
     def build(
         self, groups: Groups, n_bits: int, before: tuple[Groups, Structure] | None = None

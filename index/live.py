@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from index import snapshot
 from index.catalogue import NAME, Catalogue
+from index.choice import AUTO, Choice
 from index.records import Filter, Problem
 from index.rows import condition
 from index.search import HammingIndex
@@ -71,14 +73,22 @@ class LiveIndex:
             loaded = snapshot.load(self._folder, token=token, n_bits=n_bits, fingerprint=fingerprint)
             if loaded is not None:
                 self._cached, index = loaded
+                index = index.restructured(self._choice(), retune=False)
                 return _View(index, self._cached.snapshot.epoch, self._cached.snapshot.last_id)
             # A writer may have replaced it just now.
             token, before = str(self._catalogue.meta("snapshot") or ""), token
         return None
 
-    def _followed(self, view: _View | None) -> _View:
+    def _choice(self) -> Choice:
+        try:
+            return Choice.of(str(self._catalogue.meta("structure") or AUTO))
+        except ValueError:
+            # One that a newer version knows.
+            return AUTO
+
+    def _followed(self, view: _View | None, choice: Choice | None = None) -> _View:
         """Return the view of the commit that is being read: the given one with its changes, or a new one."""
-        catalogue = self._catalogue
+        catalogue, choice = self._catalogue, choice or self._choice()
         epoch, last_id = catalogue.epoch, catalogue.last_id
         changed = catalogue.changed_ids(view.epoch) if view is not None else None
         if view is not None and changed is None:
@@ -86,7 +96,7 @@ class LiveIndex:
             view = self._from_cache()
             changed = catalogue.changed_ids(view.epoch) if view is not None else None
         if view is None or changed is None or view.last_id > last_id:
-            index = HammingIndex(self._catalogue.n_bits)
+            index = HammingIndex(self._catalogue.n_bits, choice)
             ids, codes = catalogue.codes_after(0)
             index.add(codes, ids)
             return _View(index, epoch, last_id)
@@ -97,7 +107,24 @@ class LiveIndex:
         new_ids, new_codes = catalogue.codes_after(view.last_id)
         index = view.index.copy()
         index.update(np.concatenate((kept_codes, new_codes)), np.concatenate((kept_ids, new_ids)), remove=changed)
+        if index.choice != choice:
+            index = index.restructured(choice)
         return _View(index, epoch, last_id)
+
+    def adopt(self, index: HammingIndex) -> None:
+        """Go on with an index of the same content and another structure, and remember it; the caller is the writer."""
+        catalogue, view, stored = self._catalogue, self.current(), None
+        epoch = view.epoch + 1
+        if catalogue.n_images >= _CACHE_ABOVE:
+            token = secrets.token_hex(16)
+            made = snapshot.Snapshot(token, epoch, view.last_id, catalogue.n_bits, catalogue.fingerprint)
+            with suppress(OSError):
+                stored = snapshot.write(self._folder, made, index, self._cached)
+        catalogue.set_structure(str(index.choice), snapshot=stored.snapshot.token if stored else None)
+        self._view = _View(index, epoch, view.last_id)
+        if stored:
+            self._cached = stored
+            snapshot.tidy(self._folder, stored)
 
     def write_cache(self) -> None:
         """Bring the cache on disk up to date, if that is worth it; the caller is the one writer."""
@@ -136,7 +163,7 @@ class LiveIndex:
             return []
         manifest = self._folder / snapshot.manifest(token)
         with self._catalogue.reading():
-            view, true = self._from_cache(), self._followed(None)
+            view, true = self._from_cache(), self._followed(None, AUTO)
             if view is None:
                 harmless = "the cache is damaged or missing: it is not used, and made again by the next writer"
                 return [Problem("cache", str(manifest), harmless)]

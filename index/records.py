@@ -100,6 +100,20 @@ class StoreStats:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchStats:
+    """What searches a store. `structure` is the choice as text, `found` what it is now, with its parameters.
+
+    `recall` is the share of the true 10 nearest that are found, as it was measured; 1 where the answer is exact.
+    """
+
+    structure: str
+    found: str
+    exact: bool
+    recall: float
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DuplicateCluster:
     """Images that are copies of one: which to keep, and the others with their Hamming distance to it, nearest first."""
 

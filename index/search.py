@@ -95,12 +95,20 @@ class HammingIndex:
         index._state = self._state
         return index
 
-    def restructured(self, structure: str | Choice, *, recall: float | None = None) -> HammingIndex:
-        """Return an index of the same codes and ids with another structure; built unless this one has it already."""
+    def restructured(
+        self, structure: str | Choice, *, recall: float | None = None, retune: bool = True
+    ) -> HammingIndex:
+        """Return an index of the same codes and ids with another structure.
+
+        It is built unless this index has it already; with `retune`, also where another recall was wanted of that.
+        """
         index = HammingIndex(self.n_bits, structure, recall=recall)
         state = self._state
         index._state = state
-        if state.segments and not index.choice.is_met_by(state.segments[0].groups, state.segments[0].structure):
+        if not state.segments or (index.choice == self.choice and retune):
+            return index
+        base = state.segments[0]
+        if not index.choice.is_met_by(base.groups, base.structure) or (retune and not base.structure.exact):
             index._state = State((index._build(merged(state.segments), before=state.segments[0]),), state.next_id)
         return index
 
@@ -125,8 +133,8 @@ class HammingIndex:
     def tune(self, recall: float = 0.95, *, structures: Iterable[str] = ("flat", "mih", "ivf")) -> list[Trial]:
         """Try structures, go on with the fastest that reaches the recall (of the 10 nearest), and return all trials.
 
-        An exact one is taken unless an approximate one is a quarter faster. "hnsw" is tried where it is asked for: it
-        takes minutes to build for each million codes. The one that was taken is first, then the others by their time.
+        An exact one is taken ("auto") unless an approximate one is a quarter faster. "hnsw" is tried where it is asked
+        for: it takes minutes to build for each million codes. The best is first, then the others by their time.
 
         Raises:
             ValueError: no such structure, or a recall that is none.
@@ -136,7 +144,7 @@ class HammingIndex:
             state = self._state.compact(self._build)
             trials, best = try_structures(state.segments[:1], self.n_bits, choices)
             if best is not None:
-                self._choose(trials[0].choice)
+                self._choose(AUTO if trials[0].exact and len(choices) > 1 else trials[0].choice)
                 state = State((best,), state.next_id)
             self._state = state
         return trials

@@ -39,13 +39,15 @@ from index.records import (
     Metadata,
     Problem,
     Record,
+    SearchStats,
     Skipped,
     StoreStats,
 )
 from index.reranking import OVERSAMPLING
 from index.rows import encode_metadata, encode_text
 from index.schema import full_disk
-from index.search import check_k, check_radius
+from index.search import HammingIndex, check_k, check_radius
+from index.trials import Trial, parameters_of
 
 LOCK = "writer.lock"
 _OWN_PREFIXES = (NAME, LOCK, *snapshot.PREFIXES)
@@ -496,6 +498,37 @@ class Store:
                 created=str(catalogue.meta("created")),
             )
 
+    def search_stats(self) -> SearchStats:
+        """Return what searches, and the memory that it takes; loads it, as the first search does.
+
+        Raises:
+            StoreDamaged: the catalogue is not what was written.
+        """
+        index = self._live.current().index
+        base = [segment.structure for segment in index.segments[:1]]
+        recall = 1.0 if index.exact else min(float(getattr(structure, "recall", 1.0)) for structure in base)
+        found = " ".join([structure.name for structure in base] + _described(index))
+        return SearchStats(str(index.choice), found or "flat", index.exact, recall, index.n_bytes)
+
+    def tune(
+        self, recall: float = 0.95, *, structures: Iterable[str] = ("flat", "mih", "ivf"), dry_run: bool = False
+    ) -> list[Trial]:
+        """Try structures and search with the best from now on, as `HammingIndex.tune` does; return the trials.
+
+        The choice is remembered: all who open the store search with it. With `dry_run`, nothing is changed.
+
+        Raises:
+            ValueError: no such structure, or a recall that is none.
+            StoreError: the store is open for reading only.
+        """
+        if not (self.writable or dry_run):
+            raise StoreError(f"{self.folder} is open for reading only: open it with writable=True")
+        index = self._live.current().index.copy()
+        trials = index.tune(recall, structures=structures)
+        if not dry_run:
+            self._live.adopt(index)
+        return trials
+
     def verify(self) -> list[Problem]:
         """Read everything and return what is not as it was written; an empty list is a healthy store."""
         problems = [Problem(kind, where, message) for kind, where, message in self._catalogue.problems()]  # type: ignore[arg-type]
@@ -519,6 +552,10 @@ class Store:
                 "encode them with the model that the index was built with"
             )
         return check_codes(array, self.n_bits, name=name)
+
+
+def _described(index: HammingIndex) -> list[str]:
+    return [f"{name}={value}" for segment in index.segments[:1] for name, value in parameters_of(segment).items()]
 
 
 def _plain(ids: Iterable[int]) -> list[int]:

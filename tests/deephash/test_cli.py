@@ -30,7 +30,7 @@ def mine(collection, tmp_path):
 def test_all_commands_are_tested_here_or_in_test_cli_training():
     assert {command.callback.__name__ for command in app.registered_commands} == {
         "demo", "index", "query", "duplicates", "apply", "info", "remove", "verify", "export", "models", "train",
-        "evaluate", "serve",
+        "evaluate", "serve", "tune",
     }  # fmt: skip
 
 

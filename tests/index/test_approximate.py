@@ -346,13 +346,17 @@ def test_tuning_takes_the_fastest_that_reaches_the_recall(small):
     trials = searched.tune(0.9, structures=["flat", "ivf", "hnsw"])
     assert {trial.structure for trial in trials} >= {"flat", "ivf"}
     assert trials[0].reaches
-    assert searched.choice == trials[0].choice
+    assert searched.choice == (Choice() if trials[0].exact else trials[0].choice)
     assert searched.segments[0].structure.name == trials[0].structure
     assert all(trial.recall == 1.0 for trial in trials if trial.exact)
     assert all(trial.seconds_per_query > 0 and trial.n_bytes > 0 for trial in trials)
-    # Rebuilt by additions, it is of the same kind.
+    # What is chosen alone is taken; rebuilt by additions, it is of the same kind.
+    (trial,) = searched.tune(0.9, structures=["ivf"])
+    assert str(searched.choice) == "ivf,recall=0.9"
+    assert (trial.structure, trial.exact, trial.reaches) == ("ivf", False, True)
     searched.add(random_codes(rng, 3000, 64))
-    assert searched.segments[0].structure.name == trials[0].structure
+    assert len(searched.segments[0]) == 6000
+    assert searched.segments[0].structure.name == "ivf"
 
 
 def test_another_structure_has_the_same_content(small):
