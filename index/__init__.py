@@ -6,6 +6,7 @@ file of nothing but codes.
 
 from index.choice import Choice
 from index.code_file import CodeFile, CodeFileWriter
+from index.code_lists import CodeLists
 from index.codes import check_codes, check_n_bits, hamming_distances, n_code_bytes, pack_bits, unpack_bits
 from index.errors import (
     DeepHashError,
@@ -38,6 +39,7 @@ __all__ = [
     "Choice",
     "CodeFile",
     "CodeFileWriter",
+    "CodeLists",
     "DeepHashError",
     "DuplicateCluster",
     "Entry",

@@ -21,12 +21,12 @@ import numpy.typing as npt
 import xxhash
 
 from index import kernel
+from index.array_files import sync_folder
 from index.codes import Codes, check_codes, check_n_bits, n_code_bytes
 from index.errors import StoreDamaged, StoreError, StoreLocked, StoreTooNew
 from index.groups import Distances, Groups, Ids, Words, to_codes, to_words
 from index.search import HammingIndex
 from index.segments import Segment
-from index.snapshot import sync_folder
 from index.structures import Scan
 
 __all__ = ["CodeFile", "CodeFileWriter"]

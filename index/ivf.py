@@ -20,7 +20,7 @@ from index.hits import found_of, sizes_of
 from index.kernel import Found, Lists
 from index.structures import Arrays, Scan
 
-__all__ = ["InvertedLists"]
+__all__ = ["InvertedLists", "assigned", "majorities"]
 
 _ROUNDS = 8
 _SAMPLE_A_LIST = 32
@@ -76,8 +76,8 @@ class InvertedLists:
         if isinstance(old, InvertedLists) and len(old.centroids) == n_lists:
             centroids = old.centroids
         else:
-            centroids = _centroids(groups.words, n_lists)
-        distances, nearest = _assigned(centroids, groups.words)
+            centroids = majorities(groups.words, n_lists)
+        distances, nearest = assigned(centroids, groups.words)
         order = np.argsort(nearest, kind="stable")
         starts = np.concatenate(([0], np.cumsum(np.bincount(nearest, minlength=n_lists)))).astype(np.int64)
         radii = np.zeros(n_lists, np.int32)
@@ -185,7 +185,7 @@ def _kth_distance(groups: Groups, met: list[tuple[Distances, Ids]], k: int | Non
     return int(np.argmax(counts >= k)) if len(counts) and counts[-1] >= k else int(_NEVER)
 
 
-def _assigned(centroids: Words, words: Words) -> tuple[Distances, Ids]:
+def assigned(centroids: Words, words: Words) -> tuple[Distances, Ids]:
     """Return the distance to the nearest centroid, and its place; of equally near ones the first."""
     scan, targets = Scan(centroids), Groups(centroids, np.empty(0, np.int64), np.empty(0, np.int64)).numbered()
     longest = 64 * centroids.shape[1]
@@ -195,7 +195,7 @@ def _assigned(centroids: Words, words: Words) -> tuple[Distances, Ids]:
     return np.concatenate([part.distances for part in parts]), np.concatenate([part.ids for part in parts])
 
 
-def _centroids(words: Words, n_lists: int) -> Words:
+def majorities(words: Words, n_lists: int) -> Words:
     """Return bitwise majorities of lists of a sample: (n_lists, n_words)."""
     rng = np.random.default_rng(0)
     n_sample = min(len(words), _SAMPLE_A_LIST * n_lists)
@@ -204,7 +204,7 @@ def _centroids(words: Words, n_lists: int) -> Words:
         return np.zeros((n_lists, words.shape[1]), np.uint64)
     centroids = np.ascontiguousarray(sample[rng.choice(n_sample, n_lists, replace=n_sample < n_lists)])
     for _ in range(_ROUNDS):
-        _, nearest = _assigned(centroids, sample)
+        _, nearest = assigned(centroids, sample)
         order = np.argsort(nearest, kind="stable")
         counts = np.bincount(nearest, minlength=n_lists)
         used = np.flatnonzero(counts)

@@ -8,30 +8,24 @@ shares the files of the one before where the arrays are the same. No faiss file 
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
-from io import BufferedWriter
 from pathlib import Path
 from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from index import kernel
+from index.array_files import read_array, read_sealed, write_array, write_sealed
 from index.choice import STRUCTURES
 from index.groups import Groups
 from index.search import HammingIndex
 from index.segments import Segment
 from index.structures import exact_structure
 
-__all__ = ["PREFIXES", "Snapshot", "Stored", "files", "load", "manifest", "sync_folder", "tidy", "write", "write_file"]
+__all__ = ["PREFIXES", "Snapshot", "Stored", "files", "load", "manifest", "tidy", "write"]
 
 PREFIXES = ("snapshot-", "manifest.json")
 """What the names of all files of caches begin with; the latter was one of formats up to 2."""
@@ -41,8 +35,6 @@ _FORMAT = 3
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"snapshot-[0-9a-f]{8}\.\d+\.[a-z0-9]+\.npy")
 _GROUPS = {"words": np.dtype(np.uint64), "offsets": np.dtype(np.int64), "ids": np.dtype(np.int64)}
-# Files are hashed in pieces, by all threads.
-_PIECE = 1 << 24
 
 _Array: TypeAlias = npt.NDArray[Any]
 
@@ -93,14 +85,13 @@ def write(folder: Path, snapshot: Snapshot, index: HammingIndex, before: Stored 
                 else:
                     name = f"snapshot-{snapshot.token[:8]}.{number}.{part}.npy"
                     new.append(name)
-                    stored.files[name] = _write_array(folder / name, array)
+                    stored.files[name] = write_array(folder / name, array)
                 stored.arrays[name] = array
                 names[part] = name
             segments.append({"structure": segment.structure.name, "arrays": names})
         described = asdict(snapshot) | {"format": _FORMAT, "segments": segments, "files": stored.files}
-        body = json.dumps(described, indent=1).encode()
         new.append(manifest(snapshot.token))
-        write_file(folder / new[-1], xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
+        write_sealed(folder / new[-1], described)
     except BaseException:
         for name in new:
             (folder / name).unlink(missing_ok=True)
@@ -128,17 +119,16 @@ def load(folder: Path, *, token: str, n_bits: int, fingerprint: str) -> tuple[St
     try:
         if not _TOKEN.fullmatch(token):
             return None
-        checksum, _, body = (folder / manifest(token)).read_bytes().partition(b"\n")
-        if checksum.decode() != xxhash.xxh3_64_hexdigest(body):
-            return None
-        described = json.loads(body)
+        described = read_sealed(folder / manifest(token))
         if described.pop("format") != _FORMAT:
             return None
         sizes, segments = described.pop("files"), described.pop("segments")
         snapshot = Snapshot(**described)
         if (snapshot.token, snapshot.n_bits, snapshot.fingerprint) != (token, n_bits, fingerprint):
             return None
-        arrays = {name: _read(folder, name, size) for name, size in sizes.items()}
+        if not all(map(_NAME.fullmatch, sizes)):
+            return None
+        arrays = {name: read_array(folder / name, size) for name, size in sizes.items()}
         parts = [_segment({p: arrays[n] for p, n in s["arrays"].items()}, s["structure"], snapshot) for s in segments]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -178,69 +168,3 @@ def _segment(arrays: dict[str, _Array], structure: str, snapshot: Snapshot) -> S
 def files(folder: Path) -> list[Path]:
     """Return all files of caches, unfinished ones included."""
     return sorted(p for p in folder.iterdir() if p.name.startswith(PREFIXES))
-
-
-def _read(folder: Path, name: str, size: dict[str, Any]) -> _Array:
-    """Return a mapped array.
-
-    Raises:
-        OSError, ValueError: the file is not as it was written.
-    """
-    path = folder / name
-    # The size first: what is cut off must not be read.
-    if not _NAME.fullmatch(name) or path.stat().st_size != size["n_bytes"]:
-        raise ValueError(name)
-    if _checksum(np.memmap(path, np.uint8, "r")) != size["xxh3"]:
-        raise ValueError(name)
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not array.flags.c_contiguous:
-        raise ValueError(name)
-    return np.asarray(array)
-
-
-def _checksum(data: npt.NDArray[np.uint8]) -> str:
-    pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
-    digests = kernel.in_threads([partial(xxhash.xxh3_64_digest, piece.data) for piece in pieces])
-    return xxhash.xxh3_64_hexdigest(b"".join(digests))
-
-
-def _write_array(path: Path, array: _Array) -> dict[str, Any]:
-    """Write an array as .npy; return the size and the checksum of the file."""
-    with _whole(path) as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)
-        file.flush()
-        written = np.memmap(file.name, np.uint8, "r")
-    return {"n_bytes": len(written), "xxh3": _checksum(written)}
-
-
-def write_file(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that its name never stands for half of it, not even after a power cut."""
-    with _whole(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BufferedWriter]:
-    """Yield a file that gets its name when all of it is on disk."""
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames within a folder durable, where the system can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index import duplicates, snapshot
+from index.array_files import sync_folder, write_file
 from index.catalogue import NAME, Catalogue
 from index.codes import Codes, check_codes, check_n_bits, n_code_bytes
 from index.errors import ModelMismatch, NotAStore, StoreDamaged, StoreError, StoreFull, StoreLocked
@@ -107,15 +108,15 @@ class Store:
             sums = {}
             for name, content in given.items():
                 data = content.read_bytes() if isinstance(content, Path) else bytes(content)
-                snapshot.write_file(unfinished / name, data)
+                write_file(unfinished / name, data)
                 sums[name] = [len(data), zlib.crc32(data)]
             created = datetime.now(UTC).isoformat(timespec="seconds")
             Catalogue.create(
                 unfinished / NAME, n_bits=n_bits, fingerprint=fingerprint, created=created, files=json.dumps(sums)
             )
-            snapshot.sync_folder(unfinished)
+            sync_folder(unfinished)
             unfinished.rename(folder)
-            snapshot.sync_folder(folder.parent)
+            sync_folder(folder.parent)
         except (OSError, StoreFull) as error:
             if isinstance(error, StoreFull) or full_disk(error):
                 raise StoreFull(f"{folder} cannot be created: the disk is full; free space and run again") from error

@@ -1,10 +1,10 @@
-import json
 import random
 import shutil
 
 import numpy as np
 import pytest
 
+import index.array_files
 import index.kernel
 import index.live
 import index.snapshot
@@ -70,12 +70,11 @@ PARTS = ["0.ids.npy", "0.offsets.npy", "0.words.npy", "json"]
 def rewritten(folder, change):
     """Write arrays by their parts, with sizes and checksums that are right."""
     path = manifest_of(folder)
-    described = json.loads(path.read_bytes().partition(b"\n")[2])
+    described = index.array_files.read_sealed(path)
     for part, array in change.items():
         file = array_file(folder, part)
-        described["files"][file.name] = index.snapshot._write_array(file, np.array(array))
-    body = json.dumps(described).encode()
-    path.write_bytes(index.snapshot.xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
+        described["files"][file.name] = index.array_files.write_array(file, np.array(array))
+    index.array_files.write_sealed(path, described)
 
 
 def test_a_search_reads_the_cache_and_only_the_rows_behind_it(folder, reads):
@@ -226,10 +225,10 @@ def test_a_full_disk_while_writing_the_cache_loses_nothing(folder, monkeypatch, 
             raise OSError(28, "No space left on device")
         return real(path, array)
 
-    real, before = index.snapshot._write_array, sorted(folder.glob("snapshot-*"))
+    real, before = index.snapshot.write_array, sorted(folder.glob("snapshot-*"))
     with Store.open(folder, writable=True) as store:
         store.put([entry(n) for n in range(100, 200)], codes(100, seed=6))
-        monkeypatch.setattr(index.snapshot, "_write_array", full)
+        monkeypatch.setattr(index.snapshot, "write_array", full)
     assert sorted(folder.glob("snapshot-*")) == before
     reads.clear()
     assert len(search(folder, 1000)[0]) == 200
