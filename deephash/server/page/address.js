@@ -68,6 +68,8 @@ export const state = () => current;
 /** Changes what is shown. A step of its own in the history, unless it replaces the one at hand. */
 export function go(changes, { replace = false } = {}) {
   const wanted = { ...current, ...changes };
+  // As an address says it, and as the server answers: indexed images first.
+  wanted.queries = [...wanted.queries.filter((one) => "id" in one), ...wanted.queries.filter((one) => "code" in one)];
   if (addressOf(wanted) === addressOf(current)) return;
   current = Object.freeze(wanted);
   if (replace) history.replaceState(history.state, "", addressOf(current));

@@ -42,7 +42,7 @@ function field(id, changesOf, { delay = DELAY_MS } = {}) {
   };
   const later = debounced(apply, delay);
   input.addEventListener("input", later);
-  input.addEventListener("change", apply);
+  for (const event of ["change", "blur"]) input.addEventListener(event, apply);
   input.addEventListener("focus", () => (begun = false));
 }
 

@@ -95,7 +95,8 @@ export class Grid {
   #changed() {
     const failed = this.#sections.find(({ rows }) => rows.error !== null && rows.total === null);
     const isEmpty = this.#sections.every(({ rows }) => rows.total === 0);
-    this.canvas.setAttribute("aria-busy", String(this.#sections.some(({ rows }) => rows.total === null)));
+    const isComing = this.#sections.some(({ rows }) => rows.total === null && rows.error === null);
+    this.canvas.setAttribute("aria-busy", String(isComing));
     this.canvas.hidden = Boolean(failed) || isEmpty;
     this.message.hidden = !this.canvas.hidden;
     if (failed) this.handlers.failed(this.message, failed.rows.error, () => failed.rows.retry());
@@ -131,6 +132,7 @@ export class Grid {
       this.#wantedScroll = 0;
     }
     this.#draw();
+    this.#sortLines();
   }
 
   /** Returns the tile at the top, where the number of columns is about to change. */
@@ -174,6 +176,7 @@ export class Grid {
     this.#settling = setTimeout(() => {
       this.#fast = false;
       this.#draw();
+      this.#sortLines();
       this.handlers.scrolled(this.scroller.scrollTop);
     }, SETTLE_MS);
     this.#frame ||= requestAnimationFrame(() => this.#draw());
@@ -260,6 +263,20 @@ export class Grid {
     line.hidden = true;
     for (const tile of line.tiles ?? []) tile.show(null, null, { size: 0, load: false });
     this.#spare.push(line);
+  }
+
+  /** Puts the lines in the order in which they are read; what has the focus is not moved, or would lose it. */
+  #sortLines() {
+    const lines = [...this.#shown.values()].sort(
+      (a, b) => a.getAttribute("aria-rowindex") - b.getAttribute("aria-rowindex"),
+    );
+    const present = [...this.layer.children].filter((line) => !line.hidden);
+    if (lines.every((line, place) => line === present[place])) return;
+    const focused = lines.findIndex((line) => line.contains(document.activeElement));
+    lines.forEach((line, place) => {
+      if (place < focused) this.layer.insertBefore(line, lines[focused]);
+      else if (place > focused) this.layer.append(line);
+    });
   }
 
   // -- hands --
