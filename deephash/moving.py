@@ -99,9 +99,10 @@ def _move_over(source: str, target: str, content_hash: bytes, still_right: Calla
     part = Path(target).with_name(f".moving-{content_hash.hex()}")
     try:
         part.unlink(missing_ok=True)  # what a killed copy left
-        shutil.copy2(source, part, follow_symlinks=False)
+        shutil.copyfile(source, part, follow_symlinks=False)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
+        shutil.copystat(source, part)  # last: the file may be read-only
         if not has_content(str(part), content_hash, os.lstat(source).st_size):
             raise OSError(errno.EIO, os.strerror(errno.EIO), target)
         still_right()

@@ -146,6 +146,7 @@ def test_a_plan_as_a_page_writes_it_is_read(good):
     for file in (fields["actions"][0]["keep"], *fields["actions"][0]["drop"]):
         del file["path_hex"]
         file["id"] = 7
+    fields["created"] = "2025-02-03T04:05:06.789Z"
     copies.plan.write_text(json.dumps(fields), encoding="utf-8-sig")
     (action,) = read_plan(copies.plan).actions
     assert [item.kind for item in action.drop] == ["identical", "near"]
