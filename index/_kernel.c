@@ -80,7 +80,8 @@ typedef struct {
     int limit, bound;
     int ascending;
     int64_t nearer;
-    int64_t counts[MAX_LEVELS];
+    /* Ids found, by distance: a part of what all queries of the task have. */
+    int64_t *counts;
     Hit *hits;
     int64_t n_hits, capacity;
     int failed;
@@ -96,7 +97,7 @@ static int finder_start(Finder *finder, const uint64_t *query, int64_t k, int ra
     finder->n_hits = 0;
     finder->failed = 0;
     if (!finder->hits) {
-        finder->capacity = 256;
+        finder->capacity = 64;
         finder->hits = malloc(finder->capacity * sizeof(Hit));
     }
     return finder->hits ? 0 : -1;
@@ -797,6 +798,7 @@ typedef struct {
 typedef struct {
     int64_t n;
     Finder *finders;
+    int64_t *counts;
     char *answered;
     int64_t *limits;
     int32_t *distances;
@@ -848,9 +850,11 @@ static int find(const Task *task, Answer *answer) {
     int open = 0;
     answer->n = task->n_queries;
     answer->finders = calloc(task->n_queries + 1, sizeof(Finder));
+    answer->counts = malloc((task->n_queries + 1) * task->n_levels * sizeof(int64_t));
     answer->limits = malloc((task->n_queries + 1) * sizeof(int64_t));
     answer->answered = calloc(task->n_queries + 1, 1);
-    if (!answer->finders || !answer->limits || !answer->answered) return -1;
+    if (!answer->finders || !answer->counts || !answer->limits || !answer->answered) return -1;
+    for (int64_t q = 0; q < task->n_queries; q++) answer->finders[q].counts = answer->counts + q * task->n_levels;
     for (int64_t q = 0; q < task->n_queries; q++)
         if (start_finder(task, &answer->finders[q], q, task->radius)) return -1;
     if (task->lists.n) {
@@ -887,6 +891,7 @@ static int find(const Task *task, Answer *answer) {
 static void answer_free(Answer *answer) {
     for (int64_t q = 0; answer->finders && q < answer->n; q++) free(answer->finders[q].hits);
     free(answer->finders);
+    free(answer->counts);
     free(answer->answered);
     free(answer->limits);
     free(answer->distances);
