@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from index.schema import RESTORE, connect, initialise, migrate, translated_error
 
 NAME = "catalogue.db"
 _BATCH = 1000  # variables of one statement, well below SQLite's limit
+_MOST = 30_000  # the same, where many rows are read: SQLite takes 32,766
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _PAGE = 5000  # rows held at once while iterating
 _COLUMNS = "id, path, n_bytes, mtime_ns, content_hash, width, height, label, metadata, code"
 # In a damaged file a value can have any type: as a BLOB it is wrong bytes, which the checksum tells.
@@ -138,9 +141,9 @@ class Catalogue:
         with self._lock, translated_errors(self.path):
             return self._db.execute(sql, values).fetchall()
 
-    def _rows_in(self, sql: str, keys: Sequence[Any]) -> Iterator[Any]:
+    def _rows_in(self, sql: str, keys: Sequence[Any], *, at_once: int = _BATCH) -> Iterator[Any]:
         """Yield the rows of sql, whose `IN ($)` stands for the keys."""
-        for batch in _batches(keys):
+        for batch in _batches(keys, at_once):
             yield from self._rows(sql.replace("$", ",".join("?" * len(batch))), batch)
 
     # -- facts --
@@ -269,8 +272,15 @@ class Catalogue:
 
     def faces(self, ids: Sequence[int]) -> dict[int, tuple[str, str | None, Metadata]]:
         """Return path, label and metadata of those images that are there."""
-        rows = self._rows_in("SELECT id, path, label, metadata FROM images WHERE id IN ($)", ids)
-        return {row[0]: self._face(*row) for row in rows}
+        faces: dict[int, tuple[str, str | None, Metadata]] = {}
+        for row in self._rows_in("SELECT id, path, label, metadata FROM images WHERE id IN ($)", ids, at_once=_MOST):
+            id, path, label, metadata = row
+            if type(path) is bytes and metadata is None and type(label) is not bytes:
+                # What nearly every row is, a thousand times a batch of queries.
+                faces[id] = (path.decode(_ENCODING, _ERRORS), label, {})
+            else:
+                faces[id] = self._face(*row)
+        return faces
 
     def by_path(self, paths: Iterable[str]) -> dict[str, Record]:
         """Return the images at these paths."""
@@ -492,6 +502,6 @@ def _some(rows: list[Any]) -> str:
     return listed + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
 
 
-def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(items), _BATCH):
-        yield items[start : start + _BATCH]
+def _batches(items: Sequence[_T], size: int = _BATCH) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -354,8 +354,9 @@ class Store:
         banned = set(_plain(exclude))
         for _ in range(8):
             found = self._find(queries, k, radius, where, banned)
-            faces = self._catalogue.faces(list(dict.fromkeys(id for row in found for id, _ in row)))
-            if all(id in faces for row in found for id, _ in row):
+            wanted = list({id for row in found for id, _ in row})
+            faces = self._catalogue.faces(wanted)
+            if len(faces) == len(wanted):
                 break
             # An image was removed between search and look-up: search again, so that k is k.
         return [[Match(id, distance, *faces[id]) for id, distance in row if id in faces] for row in found]
@@ -371,10 +372,10 @@ class Store:
             rows = [pairs[start:stop] for start, stop in pairwise(limits.tolist())]
         else:
             table = index.search(queries, check_k(k) + len(banned), radius=radius)
-            rows = [
-                [(id, distance) for id, distance in zip(ids, distances, strict=True) if id >= 0]
-                for distances, ids in zip(*(part.tolist() for part in table), strict=True)
-            ]
+            distances, ids = (part.tolist() for part in table)
+            rows = [list(zip(*row, strict=True)) for row in zip(ids, distances, strict=True)]
+            if table[1].min(initial=0) < 0:
+                rows = [[pair for pair in row if pair[0] >= 0] for row in rows]
         if banned:
             rows = [[pair for pair in row if pair[0] not in banned] for row in rows]
         return rows if k is None else [row[:k] for row in rows]
