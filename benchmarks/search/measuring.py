@@ -279,7 +279,7 @@ def _take_turns(
                 # So many that the batch takes no longer than it may.
                 n = int(min(1000, max(1, budget.batch_seconds / statistics.median(told["seconds"]))))
                 told = worker.do("batch", **asked, n=n)
-                batch.setdefault((at, used), []).append(told["seconds"] / told["n"])
+                batch.setdefault((at, used), []).extend(seconds / told["n"] for seconds in told["seconds"])
         say(f"round {number + 1} of {budget.rounds}")
     for at, row in enumerate(rows):
         for used in sorted({1, threads}):
