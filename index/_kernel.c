@@ -494,7 +494,7 @@ typedef struct {
     const uint64_t *centroids;
     const int64_t *starts;
     const int32_t *radii;
-    int slack;
+    int64_t reach;
 } Lists;
 
 typedef void (*Measure)(const uint64_t *codes, int64_t n, int n_words, const uint64_t *query, int32_t *out);
@@ -529,8 +529,9 @@ static inline int64_t list_start(const Lists *lists, const Groups *groups, int64
     return start < 0 ? 0 : start > groups->n ? groups->n : start;
 }
 
-/* Scans lists, the nearest centroid first. A list is passed over when no code of it can be near enough, taking for its
-radius no more than the slack: with a slack as large as any radius, the answer is exact. Needs 2 * lists->n of scratch. */
+/* Scans lists, the nearest centroid first, until one is further than that by more than `reach` hundredths of the limit: of
+the k-th distance so far. A list is passed over when no code of it can be near enough. With a reach of 100 times as many
+hundredths as there are bits, the answer is exact. Needs 2 * lists->n of scratch. */
 static void find_by_lists(
     Finder *finder, const Groups *groups, const Lists *lists, Scan scan, Measure measure_all, int32_t *scratch
 ) {
@@ -544,7 +545,7 @@ static void find_by_lists(
     for (int64_t i = 0; i < lists->n; i++) {
         const int32_t l = order[i], radius = lists->radii[l];
         if (n_probed >= lists->n_probes && (finder->k == INT64_MAX || finder_length(finder) == finder->k)) break;
-        if (distances[l] - lists->slack > finder->limit) break;
+        if (100 * (int64_t)(distances[l] - distances[order[0]]) > lists->reach * finder->limit) break;
         if (distances[l] - radius > finder->limit) continue;
         if (i + 1 < lists->n) {
             const uint64_t *next = groups->codes + list_start(lists, groups, order[i + 1]) * groups->n_words;
@@ -911,9 +912,10 @@ static int holds(const Py_buffer *buffer, int64_t n_bytes, const char *name) {
 
 static int parse_lists(PyObject *given, const Groups *groups, Lists *lists, Py_buffer *buffers, int *n_buffers) {
     Py_buffer *centroids = &buffers[*n_buffers], *starts = centroids + 1, *radii = centroids + 2;
-    long long n_probes;
+    long long n_probes, reach;
     if (given == Py_None) return 0;
-    if (!PyArg_ParseTuple(given, "y*y*y*Li", centroids, starts, radii, &n_probes, &lists->slack)) return -1;
+    if (!PyArg_ParseTuple(given, "y*y*y*LL", centroids, starts, radii, &n_probes, &reach)) return -1;
+    lists->reach = reach < 0 ? 0 : reach > 1000 * MAX_LEVELS ? 1000 * MAX_LEVELS : reach;
     *n_buffers += 3;
     lists->n = centroids->len / (8 * groups->n_words);
     lists->n_probes = n_probes;

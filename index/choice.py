@@ -24,9 +24,9 @@ STRUCTURES: Mapping[str, type[Structure]] = EXACT | {
 NAMES = ("auto", "flat", "mih", "ivf", "hnsw")
 """What a choice can be, besides factory strings of faiss."""
 
-_PARAMETERS = {"ivf": ("lists", "nprobe", "slack"), "hnsw": ("m", "ef"), "faiss": ("nprobe", "flips")}
+_PARAMETERS = {"ivf": ("lists", "nprobe", "reach"), "hnsw": ("m", "ef"), "faiss": ("nprobe", "flips")}
 _GRAPH = re.compile(r"BHNSW(\d*)((?:,.*)?)")
-_SEARCH = {"nprobe", "slack", "ef", "flips"}
+_SEARCH = {"nprobe", "reach", "ef", "flips"}
 # Fewer distinct codes are scanned in less time than anything else takes.
 _APPROXIMATE_ABOVE = 1 << 14
 
@@ -37,9 +37,9 @@ class Choice:
 
     `auto`, `flat` (a scan) and `mih` (tables) are exact. `ivf` (lists) is approximate, and the fastest for codes of 128
     bits and more; `hnsw` (a graph) is for long codes without structure, takes long to build and much memory; factory
-    strings of faiss are approximate, too. Parameters: ivf: lists, nprobe, slack; hnsw: m, ef; BIVF…: nprobe; BHash…:
+    strings of faiss are approximate, too. Parameters: ivf: lists, nprobe, reach; hnsw: m, ef; BIVF…: nprobe; BHash…:
     flips. What is not given is chosen; what a search takes, for the wanted recall. As text: "ivf", "ivf,recall=0.99",
-    "ivf,lists=1024,slack=9", "BIVF4096,nprobe=16". BHNSW32 is "hnsw,m=32".
+    "ivf,lists=1024,reach=40", "BIVF4096,nprobe=16". BHNSW32 is "hnsw,m=32".
     """
 
     name: str = "auto"

@@ -102,7 +102,7 @@ class CodeLists:
             groups = Groups(words, None, ids)  # type: ignore[arg-type]
             # Small, and looked at for every query: in memory.
             arrays = {name: np.array(array) for name, array in arrays.items()}
-            arrays["settings"] = np.array([len(arrays["radii"]), n_bits, np.nan])
+            arrays["settings"] = np.array([len(arrays["radii"]), 100 * n_bits, np.nan])
             lists = InvertedLists.from_arrays(groups, n_bits, arrays)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreDamaged(f"{folder} is damaged ({error}): build it again") from error

@@ -34,8 +34,9 @@ class InvertedLists:
     """An inverted file. Its groups are in the order of its lists: `build` returns them so.
 
     Lists are looked into from the nearest centroid on, at most `nprobe` of them (more where they hold fewer than k
-    ids), until the next centroid is further than the k-th result by more than `slack`: queries stop early where they
-    can. With a slack as large as the largest radius of a list, all that can belong to the answer is looked at.
+    ids), until a centroid is further than the nearest one by more than `reach` percent of the distance of the k-th
+    result so far: queries that lie well within a list stop early. With a reach of 100 times the number of bits, all
+    that can belong to the answer is looked at.
     """
 
     name: ClassVar[str] = "ivf"
@@ -46,7 +47,7 @@ class InvertedLists:
     starts: Ids
     radii: npt.NDArray[np.int32]
     nprobe: int
-    slack: int
+    reach: int
     recall: float
 
     @classmethod
@@ -57,7 +58,7 @@ class InvertedLists:
         *,
         lists: int | None = None,
         nprobe: int | None = None,
-        slack: int | None = None,
+        reach: int | None = None,
         before: tuple[Groups, object] | None = None,
     ) -> tuple[Groups, Self]:
         """Return the groups in the order of lists, and the lists.
@@ -66,11 +67,11 @@ class InvertedLists:
         Its recall is not known (nan) until it is measured.
 
         Raises:
-            ValueError: a number of lists, nprobe or slack that is out of range.
+            ValueError: a number of lists, nprobe or reach that is out of range.
         """
         n_lists = lists or 1 << max(0, round(math.log2(2 * math.sqrt(max(1, len(groups.words))))))
-        if n_lists < 1 or (nprobe is not None and nprobe < 1) or (slack is not None and slack < 0):
-            raise ValueError("ivf: lists and nprobe are positive integers, slack is an integer of at least 0")
+        if n_lists < 1 or (nprobe is not None and nprobe < 1) or (reach is not None and reach < 0):
+            raise ValueError("ivf: lists and nprobe are positive integers, reach is an integer of at least 0")
         n_lists = min(n_lists, max(1, len(groups.words)))
         old = before[1] if before else None
         if isinstance(old, InvertedLists) and len(old.centroids) == n_lists:
@@ -82,7 +83,7 @@ class InvertedLists:
         starts = np.concatenate(([0], np.cumsum(np.bincount(nearest, minlength=n_lists)))).astype(np.int64)
         radii = np.zeros(n_lists, np.int32)
         np.maximum.at(radii, nearest, distances)
-        most = n_bits if slack is None else slack
+        most = 100 * n_bits if reach is None else reach
         made = cls(centroids, starts, radii, nprobe or n_lists, most, math.nan)
         return groups.reordered(order), made
 
@@ -90,7 +91,7 @@ class InvertedLists:
         """See `Structure`."""
         if not kernel.AVAILABLE:
             return self._find(groups, queries, k, radius)
-        lists = Lists(self.centroids, self.starts, self.radii, self.nprobe, self.slack)
+        lists = Lists(self.centroids, self.starts, self.radii, self.nprobe, self.reach)
         return kernel.find(groups, queries, k, radius, lists=lists)
 
     def find_anew(self, groups: Groups, queries: Words, places: Ids, k: int, radius: int) -> Found:
@@ -106,12 +107,12 @@ class InvertedLists:
             to_centroids = to_centroids[order]
             bound, at, step = radius, 0, 1
             met: list[tuple[Distances, Ids]] = []
-            while at < len(order) and to_centroids[at] - self.slack <= bound:
+            while at < len(order) and 100 * int(to_centroids[at] - to_centroids[0]) <= self.reach * bound:
                 if at >= self.nprobe and (k is None or _kth_distance(groups, met, k) < _NEVER):
                     break
                 step = min(step, self.nprobe - at) if at < self.nprobe else step
                 chosen = order[at : at + step]
-                chosen = chosen[to_centroids[at : at + step] - np.minimum(self.radii[chosen], self.slack) <= bound]
+                chosen = chosen[to_centroids[at : at + step] - self.radii[chosen] <= bound]
                 at, step = at + step, 2 * step
                 ranges = [np.arange(self.starts[place], self.starts[place + 1]) for place in chosen]
                 inside = np.concatenate([np.empty(0, np.int64), *ranges])
@@ -128,12 +129,13 @@ class InvertedLists:
 
     def settings(self) -> list[dict[str, int]]:
         """Return the parameters to choose from by their recall, from the fastest on."""
-        return [{"slack": slack} for slack in range(int(self.radii.max(initial=0)) + 1)]
+        exact = 100 * 64 * self.centroids.shape[1]
+        return [{"reach": reach} for reach in (*range(0, 100, 4), *range(100, 320, 20), exact)]
 
     def parameters(self) -> dict[str, int]:
         """Return what it is searched with."""
         most = {} if self.nprobe >= len(self.centroids) else {"nprobe": self.nprobe}
-        return {"lists": len(self.centroids)} | most | {"slack": self.slack}
+        return {"lists": len(self.centroids)} | most | {"reach": self.reach}
 
     def with_settings(self, *, recall: float | None = None, **parameters: int) -> Self:
         """Return the same lists with other parameters, or with the recall that was measured."""
@@ -146,7 +148,7 @@ class InvertedLists:
 
     def arrays(self) -> Arrays:
         """See `Structure`."""
-        settings = np.array([self.nprobe, self.slack, self.recall])
+        settings = np.array([self.nprobe, self.reach, self.recall])
         return {"centroids": self.centroids, "starts": self.starts, "radii": self.radii, "settings": settings}
 
     @classmethod
@@ -165,10 +167,10 @@ class InvertedLists:
         )
         if not fits:
             raise ValueError(f"these are not the arrays of lists of {len(groups.words)} codes")
-        nprobe, slack, recall = arrays["settings"].tolist()
-        if not (1 <= nprobe <= n_lists and 0 <= slack <= _NEVER):
+        nprobe, reach, recall = arrays["settings"].tolist()
+        if not (1 <= nprobe <= n_lists and 0 <= reach <= _NEVER):
             raise ValueError("the arrays of lists hold settings that are none")
-        return cls(arrays["centroids"], arrays["starts"], arrays["radii"], int(nprobe), int(slack), recall)
+        return cls(arrays["centroids"], arrays["starts"], arrays["radii"], int(nprobe), int(reach), recall)
 
 
 def _distances(query: Words, words: Words) -> Distances:

@@ -84,16 +84,16 @@ class Table(NamedTuple):
 class Lists(NamedTuple):
     """An inverted file: list l is the groups starts[l]:starts[l + 1], all within radii[l] of centroids[l].
 
-    Lists are scanned from the nearest centroid on, at most `nprobe` of them once k ids are found. One is passed over
-    when no code of it can be near enough, taking for its radius no more than `slack`: exact with a slack as large as
-    any radius.
+    Lists are scanned from the nearest centroid on, at most `nprobe` of them once k ids are found, until a centroid is
+    further than the nearest one by more than `reach` percent of the k-th distance so far. A list is passed over when
+    no code of it can be near enough: with a reach of 100 times the number of bits, the answer is exact.
     """
 
     centroids: Words
     starts: Ids
     radii: npt.NDArray[np.int32]
     nprobe: int
-    slack: int
+    reach: int
 
 
 class Graph(NamedTuple):

@@ -20,7 +20,7 @@ from tests.index.brute import nearest, random_codes
 
 KERNEL = index.kernel._kernel
 needs_kernel = pytest.mark.skipif(not index.kernel.AVAILABLE, reason="needs the compiled kernel")
-NAMES = ["ivf", "ivf,lists=5,nprobe=2", "ivf,slack=0", "hnsw", "hnsw,m=4,ef=3", "BIVF4", "BHNSW8", "BHash8", "BHash4x4"]
+NAMES = ["ivf", "ivf,lists=5,nprobe=2", "ivf,reach=0", "hnsw", "hnsw,m=4,ef=3", "BIVF4", "BHNSW8", "BHash8", "BHash4x4"]
 
 
 def use(monkeypatch, *, compiled=True):
@@ -96,12 +96,12 @@ def test_what_is_found_is_true_ordered_and_allowed(name, compiled, kind, n_bits,
     lists=st.integers(1, 30),
     seed=st.integers(0, 10_000),
 )
-def test_lists_with_all_the_slack_are_exact(compiled, kind, n_bits, n, k, radius, lists, seed):
+def test_lists_that_are_all_within_reach_are_exact(compiled, kind, n_bits, n, k, radius, lists, seed):
     rng = np.random.default_rng(seed)
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(monkeypatch, compiled=compiled)
         codes = random_codes(rng, n, n_bits, kind)
-        searched = HammingIndex(n_bits, f"ivf,lists={lists},slack={n_bits}")
+        searched = HammingIndex(n_bits, f"ivf,lists={lists},reach={100 * n_bits}")
         searched.add(codes)
         removed = rng.permutation(n)[: n // 9]
         searched.remove(removed)
@@ -318,7 +318,7 @@ def test_a_choice_is_a_text(text):
         ("fast", "'fast' is no structure: use auto, flat, mih, ivf, hnsw"),
         ("BIVF", "is no structure"),
         ("BIVF64_PQ8", "is no structure"),
-        ("ivf,ef=3", "ivf has no parameter 'ef'; it has lists, nprobe, slack"),
+        ("ivf,ef=3", "ivf has no parameter 'ef'; it has lists, nprobe, reach"),
         ("flat,recall=0.9", "write NAME=NUMBER"),
         ("flat,lists=3", "flat has no parameter 'lists'; it has none"),
         ("ivf,lists", "write NAME=NUMBER"),

@@ -31,13 +31,13 @@ def folder(tmp_path):
 @pytest.fixture
 def trainings(monkeypatch):
     """How often centroids were fitted."""
-    real, counts = index.ivf._centroids, []
+    real, counts = index.ivf.majorities, []
 
     def counted(words, n_lists):
         counts.append(n_lists)
         return real(words, n_lists)
 
-    monkeypatch.setattr(index.ivf, "_centroids", counted)
+    monkeypatch.setattr(index.ivf, "majorities", counted)
     return counts
 
 
@@ -59,7 +59,7 @@ def test_what_is_chosen_is_remembered_and_made_once(folder, trainings):
         stats = store.search_stats()
         assert stats == made
         assert stats.structure == "ivf,recall=0.9"
-        assert stats.found.startswith("ivf lists=32 slack=")
+        assert stats.found.startswith("ivf lists=32 reach=")
         assert not stats.exact
         assert stats.recall == trial.recall >= 0.9
         distances, ids = store.search_ids(codes(30, n_bits=N_BITS), 5)
@@ -117,7 +117,7 @@ def test_a_full_disk_while_the_choice_is_cached_loses_nothing(folder, monkeypatc
         raise OSError(28, "No space left on device")
 
     with Store.open(folder, writable=True) as store:
-        monkeypatch.setattr(index.snapshot, "_write_array", full)
+        monkeypatch.setattr(index.snapshot, "write_array", full)
         store.tune(structures=["ivf"])
         assert store.search_stats().found.startswith("ivf")
     with Store.open(folder) as store:
