@@ -365,6 +365,13 @@ class Catalogue:
                 parts.append(self._checked(rows))
         return self._joined(parts)
 
+    def code_pages(self) -> Iterator[tuple[Ids, Codes]]:
+        """Yield (ids, codes) of all images, ascending, some thousands at a time; checked as by `codes_after`."""
+        last = 0
+        while rows := self._rows(f"SELECT {_CHECKED} FROM images WHERE id > ? ORDER BY id LIMIT {_PAGE}", (last,)):
+            yield self._checked(rows)
+            last = rows[-1][0]
+
     def codes_of(self, ids: Sequence[int]) -> tuple[Ids, Codes]:
         """Return (ids, codes) of those images that are there, ascending, checked."""
         rows = self._rows_in(f"SELECT {_CHECKED} FROM images WHERE id IN ($)", ids)

@@ -85,10 +85,15 @@ def _outside(ids: Ids, some: Ids) -> npt.NDArray[np.bool_]:
     if not len(ids) or not len(some):
         return np.ones(len(ids), np.bool_)
     low, high = int(ids.min()), int(ids.max())
+    some = some[(some >= low) & (some <= high)]
+    if not len(some):
+        return np.ones(len(ids), np.bool_)
+    # From 0 on, where that makes it little longer: nothing has to be subtracted from all ids.
+    low = low if low > len(ids) else 0
     if high - low > _TABLE_UP_TO * len(ids):
         return np.isin(ids, some, invert=True)
     table = np.ones(high - low + 1, np.bool_)
-    table[some[(some >= low) & (some <= high)] - low] = False
+    table[some - low] = False
     return table[ids - low] if low else table[ids]
 
 

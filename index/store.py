@@ -27,6 +27,7 @@ import numpy.typing as npt
 from index import duplicates, snapshot
 from index.array_files import sync_folder, write_file
 from index.catalogue import NAME, Catalogue
+from index.code_file import CodeFileWriter
 from index.codes import Codes, check_codes, check_n_bits, n_code_bytes
 from index.errors import ModelMismatch, NotAStore, StoreDamaged, StoreError, StoreFull, StoreLocked
 from index.groups import Distances, Ids
@@ -300,6 +301,22 @@ class Store:
         """
         data = b"".join(record.code for record in self.records(ids))
         return np.frombuffer(data, np.uint8).reshape(-1, n_code_bytes(self.n_bits)).copy()
+
+    def export_codes(self, path: str | os.PathLike[str]) -> Ids:
+        """Write all codes to a new `CodeFile`; return the ids (N,) int64, ascending, of the codes at its positions.
+
+        Raises:
+            StoreError: the file is there already.
+            StoreDamaged: a row is not what was written.
+        """
+        if os.path.lexists(path):
+            raise StoreError(f"{path} exists already: choose another name")
+        ids = [np.empty(0, np.int64)]
+        with self._catalogue.reading(), CodeFileWriter(path, self.n_bits) as writer:
+            for page, codes in self._catalogue.code_pages():
+                writer.append(codes)
+                ids.append(page)
+        return np.concatenate(ids)
 
     # -- files --
 

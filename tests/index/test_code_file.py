@@ -15,6 +15,8 @@ import index.code_file
 import index.kernel
 from index import CodeFile, CodeFileWriter, StoreError, StoreLocked, StoreTooNew
 from tests.index.brute import nearest, random_codes
+from tests.index.samples import codes as codes_of_samples
+from tests.index.samples import filled
 from tests.index.test_search import csr_rows, rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +182,19 @@ with CodeFileWriter(sys.argv[1], 64) as writer:
             writer.flush()
             print(number, flush=True)
 """
+
+
+def test_a_store_writes_its_codes(tmp_path):
+    with filled(tmp_path / "a.dhx", 50) as store:
+        store.remove([7, 8])
+        ids = store.export_codes(tmp_path / "a.codes")
+        assert ids.tolist() == store.ids().tolist()
+        with pytest.raises(StoreError, match="exists already"):
+            store.export_codes(tmp_path / "a.codes")
+        opened, queries = CodeFile.open(tmp_path / "a.codes"), codes_of_samples(10)
+        distances, positions = opened.search(queries, 20)
+        for found, true in zip((distances, ids[positions]), store.search_ids(queries, 20), strict=True):
+            assert np.array_equal(found, true)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
