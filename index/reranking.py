@@ -9,7 +9,7 @@ absolute values where theirs has squares.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from index.codes import Codes, check_codes, n_code_bytes
 from index.groups import Distances, Groups, Ids, Words
 from index.segments import Segment
+from index.structures import Scan, Structure
 
 __all__ = ["OVERSAMPLING", "Reranked", "asymmetric_distances", "check_logits", "check_oversampling", "rerank"]
 
@@ -24,6 +25,7 @@ OVERSAMPLING = 10
 """How many times k candidates are looked at by default: `benchmarks/results/general.json` has what more would bring."""
 
 Logits = npt.NDArray[np.float32]
+_Rows: TypeAlias = tuple[npt.NDArray[np.float32], Distances, Ids]
 
 # The bits of every byte, most significant first: (8, 256).
 _BITS_OF_BYTES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).T.astype(np.float32)
@@ -102,30 +104,50 @@ def _sums(tables: npt.NDArray[np.float32], codes: Codes) -> npt.NDArray[np.float
 
 
 def rerank(
-    segments: Sequence[Segment], logits: Logits, queries: Words, bounds: Distances, m: int | None
-) -> list[tuple[npt.NDArray[np.float32], Distances, Ids]]:
+    segments: Sequence[Segment],
+    logits: Logits,
+    queries: Words,
+    bounds: Distances,
+    m: int | None,
+    at_least: Ids,
+) -> list[_Rows]:
     """Return for each query (asymmetric distances, Hamming distances, ids), the m nearest or all, by (asymmetric, id).
 
-    Candidates are the ids of all codes within the Hamming distance bounds[q] (inclusive) of queries[q].
+    Candidates are the ids of all codes within the Hamming distance bounds[q] (inclusive) of queries[q], as far as their
+    structure finds them; where an approximate one leaves fewer than at_least[q], its codes are scanned.
     """
-    found: list[list[tuple[npt.NDArray[np.float32], Distances, Ids]]] = [[] for _ in logits]
-    n_bytes = n_code_bytes(logits.shape[1])
+    found: list[list[_Rows]] = [[] for _ in logits]
     for bound in np.unique(bounds[bounds >= 0]):
         rows = np.flatnonzero(bounds == bound)
         for segment in segments:
-            groups = segment.groups
-            limits, distances, places = segment.structure.find(groups.numbered(), queries[rows], None, int(bound))
-            for row, start, stop in zip(rows, limits[:-1], limits[1:], strict=True):
-                chosen = places[start:stop]
-                codes = groups.words[chosen].view(np.uint8)[:, :n_bytes]
-                asymmetric = _sums(_byte_tables(logits[row]), codes)
-                found[row].append(_nearest(groups, chosen, asymmetric, distances[start:stop], m))
+            _add_candidates(found, segment.groups, segment.structure, logits, queries, rows, int(bound), m)
+    for row, parts in enumerate(found):
+        if sum(len(part[2]) for part in parts) < at_least[row]:
+            parts.clear()
+            for segment in segments:
+                scan = segment.structure if segment.structure.exact else Scan(segment.groups.words)
+                only = np.array([row])
+                _add_candidates(found, segment.groups, scan, logits, queries, only, int(bounds[row]), m)
     return [_merged(parts, m) for parts in found]
+
+
+def _add_candidates(
+    found: list[list[_Rows]], groups: Groups, structure: Structure, logits: Logits, queries: Words, rows: Ids,
+    bound: int, m: int | None,
+) -> None:  # fmt: skip
+    """Add to found[row], for each of the rows, what a structure finds within the bound."""
+    limits, distances, places = structure.find(groups.numbered(), queries[rows], None, bound)
+    n_bytes = n_code_bytes(logits.shape[1])
+    for row, start, stop in zip(rows, limits[:-1], limits[1:], strict=True):
+        chosen = places[start:stop]
+        codes = groups.words[chosen].view(np.uint8)[:, :n_bytes]
+        asymmetric = _sums(_byte_tables(logits[row]), codes)
+        found[row].append(_nearest(groups, chosen, asymmetric, distances[start:stop], m))
 
 
 def _nearest(
     groups: Groups, chosen: Ids, asymmetric: npt.NDArray[np.float32], distances: Distances, m: int | None
-) -> tuple[npt.NDArray[np.float32], Distances, Ids]:
+) -> _Rows:
     """Return rows, one for each id, of the chosen groups: at least the m nearest, in no order."""
     starts, sizes = groups.offsets[chosen], groups.offsets[chosen + 1] - groups.offsets[chosen]
     if m is not None and sizes.sum() > m:
@@ -140,9 +162,7 @@ def _nearest(
     return np.repeat(asymmetric, sizes), np.repeat(distances, sizes), groups.ids[members]
 
 
-def _merged(
-    parts: list[tuple[npt.NDArray[np.float32], Distances, Ids]], m: int | None
-) -> tuple[npt.NDArray[np.float32], Distances, Ids]:
+def _merged(parts: list[_Rows], m: int | None) -> _Rows:
     asymmetric = np.concatenate([np.empty(0, np.float32), *(part[0] for part in parts)])
     distances = np.concatenate([np.empty(0, np.int32), *(part[1] for part in parts)])
     ids = np.concatenate([np.empty(0, np.int64), *(part[2] for part in parts)])

@@ -273,13 +273,15 @@ class HammingIndex:
         longest, state, queries = self._check_radius(radius), self._settled(), pack_bits(array > 0)
         bounds = np.full(len(array), longest, np.int32)
         m = None
+        at_least = np.zeros(len(array), np.int64)
         if k is not None:
             m = min(check_k(k), len(state))
-            found = _find(state, queries, min(m * oversampling, len(state)), longest) if m else None
-            if found is not None:
+            if m:
+                found = _find(state, queries, min(m * oversampling, len(state)), longest)
                 last = np.append(found.distances, -1)[found.limits[1:] - 1]
                 bounds = np.where(found.limits[1:] > found.limits[:-1], last, -1)
-        rows = rerank(state.segments, array, to_words(queries), bounds, m)
+                at_least = np.minimum(np.diff(found.limits), m)
+        rows = rerank(state.segments, array, to_words(queries), bounds, m, at_least)
         width = max((len(row[2]) for row in rows), default=0) if m is None else m
         asymmetric = np.full((len(rows), width), np.inf, np.float32)
         distances, ids = np.full((len(rows), width), -1, np.int32), np.full((len(rows), width), -1, np.int64)

@@ -107,6 +107,32 @@ def test_looking_at_all_finds_the_nearest_of_all():
     assert not np.array_equal(few.ids, found.ids)
 
 
+@pytest.mark.parametrize("structure", ["flat", "mih", "ivf", "hnsw"])
+@pytest.mark.parametrize("n_removed", [0, 2900])
+def test_every_structure_gives_as_many_as_are_asked_for(structure, n_removed):
+    rng = np.random.default_rng(4)
+    codes = random_codes(rng, 3000, 64)
+    index = HammingIndex(64, structure)
+    index.add(codes)
+    removed = rng.permutation(3000)[:n_removed]
+    index.remove(removed)
+    kept = np.setdiff1d(np.arange(3000), removed)
+    logits = rng.standard_normal((20, 64)).astype(np.float32)
+    for oversampling in (1, 10):
+        found = index.search_logits(logits, 10, oversampling=oversampling)
+        assert np.isin(found.ids, kept).all()
+        # Its own candidates, if not all that there are; ordered, and weighed as they should be.
+        n_found = index.search(pack_bits(logits > 0), 10)[1]
+        assert found.ids.shape == n_found.shape
+        for query in range(20):
+            expected = asymmetric_distances(logits[query], codes[found.ids[query]])
+            assert np.array_equal(found.asymmetric_distances[query], expected)
+            assert found.asymmetric_distances[query].tolist() == sorted(expected.tolist())
+            assert len(set(found.ids[query])) == 10
+    right = [brute(row, codes[kept], kept, 10, 100)[-1][0] for row in logits]
+    assert (found.asymmetric_distances <= np.array(right)[:, None]).mean() > 0.8
+
+
 def test_without_the_kernel_the_answer_is_the_same(monkeypatch):
     rng = np.random.default_rng(2)
     codes = random_codes(rng, 6000, 48, "clustered")
