@@ -22,8 +22,8 @@ from index.structures import Arrays, Scan
 
 __all__ = ["InvertedLists", "assigned", "majorities"]
 
-_ROUNDS = 8
-_SAMPLE_A_LIST = 32
+_ROUNDS = 10
+_SAMPLE_A_LIST = 40
 # Queries that are compared with all centroids at once.
 _CHUNK = 4096
 _NEVER = np.iinfo(np.int32).max
