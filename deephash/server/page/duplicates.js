@@ -399,7 +399,8 @@ function pressed(event) {
     ArrowLeft: () => select(Math.max(0, current - 1), { focus: true }),
   };
   const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (!act) return;
+  const isSliding = event.target === parts.near && event.key.startsWith("Arrow");
+  if (!act || isSliding) return;
   event.preventDefault();
   act();
 }

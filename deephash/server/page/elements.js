@@ -89,4 +89,4 @@ export function debounced(work, milliseconds) {
 
 /** Returns whether keys pressed on an element mean text. */
 export const takesText = (target) =>
-  target instanceof HTMLElement && target.matches("input:not([type=checkbox], [type=radio]), textarea, select");
+  target instanceof HTMLElement && target.matches("input:not([type=checkbox], [type=range]), textarea, select");

@@ -40,7 +40,9 @@ export class Tile {
       this.id = id;
     }
     this.root.classList.toggle("waiting", id === null);
-    this.main.disabled = this.open.disabled = this.add.disabled = id === null;
+    // Not disabled: the keyboard must be able to walk over what is still to come.
+    this.main.setAttribute("aria-disabled", String(id === null));
+    this.open.disabled = this.add.disabled = id === null;
     this.main.removeAttribute("title");
     if (id === null) {
       this.main.setAttribute("aria-label", "Loading");
@@ -60,7 +62,7 @@ export class Tile {
   }
 
   #tellError(error) {
-    this.main.title = error.message;
+    this.main.title = `${this.item?.path ?? ""}\n${error.message}`;
     this.main.setAttribute("aria-label", `${this.main.getAttribute("aria-label")}. ${error.message}`);
   }
 }
