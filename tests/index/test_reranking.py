@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import index.kernel
 from index import HammingIndex, Store, hamming_distances, pack_bits, unpack_bits
 from index.records import Filter
 from index.reranking import asymmetric_distances
@@ -133,6 +134,7 @@ def test_every_structure_gives_as_many_as_are_asked_for(structure, n_removed):
     assert (found.asymmetric_distances <= np.array(right)[:, None]).mean() > 0.8
 
 
+@pytest.mark.skipif(not index.kernel.AVAILABLE, reason="needs the compiled kernel")
 def test_without_the_kernel_the_answer_is_the_same(monkeypatch):
     rng = np.random.default_rng(2)
     codes = random_codes(rng, 6000, 48, "clustered")
