@@ -102,7 +102,7 @@ export const start = () => tell({ scroll: history.state?.scroll });
 
 window.addEventListener("popstate", (event) => {
   current = parse(location.search);
-  tell({ scroll: event.state?.scroll ?? 0, back: true });
+  tell({ scroll: event.state?.scroll ?? 0 });
 });
 
 /** Follows a link within the page without loading it anew. */

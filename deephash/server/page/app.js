@@ -65,7 +65,7 @@ function tellDead(error) {
 
 // -- what the address says --
 
-function draw(now, { scroll, back = false }) {
+function draw(now, { scroll }) {
   for (const page of ["search", "duplicates", "index"]) byId(`${page}-view`).hidden = now.page !== page;
   byId("filters").hidden = now.page === "index";
   byId("query-bar").hidden = now.page !== "search";
@@ -76,22 +76,19 @@ function draw(now, { scroll, back = false }) {
   drawFilters(now);
   if (now.page === "search") {
     drawQueries(now);
-    drawList(now, { scroll, back });
+    drawList(now, { scroll });
   }
   drawDuplicates(now);
   drawIndexing(now);
   void drawViewer(now);
 }
 
-function drawList(now, { scroll = 0, force = false, back = false }) {
+function drawList(now, { scroll = 0, force = false }) {
   const address = addressOf({ ...now, view: null, of: 0 });
   if (address === shown && !force) return;
-  const hadFocus = byId("scroller").contains(document.activeElement);
   shown = address;
   sections = sectionsOf(now);
   grid.show(sections, { scroll });
-  // The tile that was clicked is gone: the keyboard goes on at the first one, and a screen reader hears the summary.
-  if (hadFocus && !back) byId("scroller").focus({ preventScroll: true });
 }
 
 function sectionsOf(now) {

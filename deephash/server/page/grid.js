@@ -48,6 +48,8 @@ export class Grid {
     this.#sections = sections;
     this.#active = { section: 0, index: 0 };
     this.#wantedScroll = scroll;
+    // The tile that has the focus is about to stand for something else: the keyboard goes on at the list itself.
+    if (this.canvas.contains(document.activeElement)) this.scroller.focus({ preventScroll: true });
     for (const line of this.#shown.values()) this.#recycle(line);
     this.#shown.clear();
     for (const { rows } of sections) {
@@ -194,13 +196,18 @@ export class Grid {
     const wanted = new Map(lines.map((line) => [`${line.section} ${line.row}`, line]));
     for (const [key, line] of this.#shown) {
       // What has the focus stays, or the keyboard would be lost.
-      if (wanted.has(key) || line.contains(document.activeElement)) continue;
+      if (wanted.has(key) || (this.#exists(key) && line.contains(document.activeElement))) continue;
       this.#shown.delete(key);
       this.#recycle(line);
     }
     if (!this.#fast) this.#wantRows(lines);
     this.layer.style.transform = `translateY(${this.scroller.scrollTop - top}px)`;
     for (const [key, line] of wanted) this.#drawLine(key, line);
+  }
+
+  #exists(key) {
+    const [section, row] = key.split(" ").map(Number);
+    return row < (this.#lines.sections[section]?.rows ?? 0);
   }
 
   #wantRows(lines) {
