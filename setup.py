@@ -76,6 +76,9 @@ setup(
             "mypy>=1.14",
             "schemathesis>=4.30",
             "types-cachetools>=5.5",
+            # Drive Debian's chromium; browsers that playwright would download are not used.
+            "playwright>=1.60",
+            "axe-playwright-python>=0.1.8",
             *BACKBONES,
             *PLOTS,
             *SERVE,
