@@ -511,10 +511,33 @@ typedef void (*Measure)(const uint64_t *codes, int64_t n, int n_words, const uin
             for (int64_t i = 0; i < n; i++) out[i] = (int32_t)distance_of(codes + n_words * i, query, n_words);        \
     }
 
+/* Sets the place of the smallest distance, the first of them, and the smallest of all others. */
+#define TWO_NEAREST(attributes, name)                                                                                  \
+    attributes static void name(const int32_t *distances, int64_t n, int64_t *first, int32_t *second) {                \
+        int32_t least = FAR, other = FAR;                                                                              \
+        for (int64_t i = 0; i < n; i++) least = distances[i] < least ? distances[i] : least;                           \
+        for (*first = 0; *first < n && distances[*first] != least;) ++*first;                                          \
+        const int64_t at = *first;                                                                                     \
+        for (int64_t i = 0; i < at; i++) other = distances[i] < other ? distances[i] : other;                          \
+        for (int64_t i = at + 1; i < n; i++) other = distances[i] < other ? distances[i] : other;                      \
+        *second = other;                                                                                               \
+    }
+
 MEASURE(POPCNT, measure)
+TWO_NEAREST(POPCNT, two_nearest)
 #if defined(__x86_64__)
 MEASURE(AVX512, measure_avx512)
+TWO_NEAREST(AVX512, two_nearest_avx512)
 #endif
+
+typedef void (*TwoNearest)(const int32_t *distances, int64_t n, int64_t *first, int32_t *second);
+
+static TwoNearest two_nearest_for(void) {
+#if defined(__x86_64__)
+    if (has_avx512()) return two_nearest_avx512;
+#endif
+    return two_nearest;
+}
 
 static Measure measure_for(void) {
 #if defined(__x86_64__)
@@ -529,24 +552,39 @@ static inline int64_t list_start(const Lists *lists, const Groups *groups, int64
     return start < 0 ? 0 : start > groups->n ? groups->n : start;
 }
 
+/* Whether a list whose centroid is so far is beyond those that are scanned. */
+static int is_beyond(const Finder *finder, const Lists *lists, int64_t n_probed, int distance, int nearest) {
+    if (n_probed >= lists->n_probes && (finder->k == INT64_MAX || finder_length(finder) == finder->k)) return 1;
+    return 100 * (int64_t)(distance - nearest) > lists->reach * finder->limit;
+}
+
 /* Scans lists, the nearest centroid first, until one is further than that by more than `reach` hundredths of the limit: of
 the k-th distance so far. A list is passed over when no code of it can be near enough. With a reach of 100 times as many
 hundredths as there are bits, the answer is exact. Needs 2 * lists->n of scratch. */
 static void find_by_lists(
     Finder *finder, const Groups *groups, const Lists *lists, Scan scan, Measure measure_all, int32_t *scratch
 ) {
-    int32_t *distances = scratch, *order = scratch + lists->n;
-    int64_t starts[MAX_LEVELS + 1] = {0}, n_probed = 0;
+    int32_t *distances = scratch, *order = scratch + lists->n, second;
+    int64_t starts[MAX_LEVELS + 1], n_probed = 0, first;
     const int n_levels = 64 * groups->n_words + 1;
+    if (lists->n_probes < 1) return;
     measure_all(lists->centroids, lists->n, groups->n_words, finder->query, distances);
+    two_nearest_for()(distances, lists->n, &first, &second);
+    const int nearest = distances[first];
+    if (nearest - lists->radii[first] <= finder->limit) {
+        scan(finder, groups, list_start(lists, groups, first), list_start(lists, groups, first + 1));
+        n_probed++;
+    }
+    /* Most often that is all, and the others need not be brought into an order. */
+    if (lists->n == 1 || is_beyond(finder, lists, n_probed, second, nearest)) return;
+    memset(starts, 0, (n_levels + 1) * sizeof(int64_t));
     for (int64_t l = 0; l < lists->n; l++) starts[distances[l] + 1]++;
     for (int level = 0; level < n_levels; level++) starts[level + 1] += starts[level];
     for (int64_t l = 0; l < lists->n; l++) order[starts[distances[l]]++] = (int32_t)l;
-    for (int64_t i = 0; i < lists->n; i++) {
-        const int32_t l = order[i], radius = lists->radii[l];
-        if (n_probed >= lists->n_probes && (finder->k == INT64_MAX || finder_length(finder) == finder->k)) break;
-        if (100 * (int64_t)(distances[l] - distances[order[0]]) > lists->reach * finder->limit) break;
-        if (distances[l] - radius > finder->limit) continue;
+    for (int64_t i = 1; i < lists->n; i++) {
+        const int32_t l = order[i];
+        if (is_beyond(finder, lists, n_probed, distances[l], nearest)) break;
+        if (distances[l] - lists->radii[l] > finder->limit) continue;
         if (i + 1 < lists->n) {
             const uint64_t *next = groups->codes + list_start(lists, groups, order[i + 1]) * groups->n_words;
             __builtin_prefetch(next);

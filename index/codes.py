@@ -10,6 +10,8 @@ import numpy.typing as npt
 Codes = npt.NDArray[np.uint8]
 """(N, n_code_bytes(n_bits)) uint8, C-contiguous."""
 
+_UINT8 = np.dtype(np.uint8)
+
 MIN_BITS = 8
 MAX_BITS = 1024
 
@@ -66,7 +68,7 @@ def check_codes(codes: npt.ArrayLike, n_bits: int, *, name: str = "codes") -> Co
     """
     array: npt.NDArray[Any] = np.asarray(codes)
     width = n_code_bytes(n_bits)
-    if array.dtype != np.uint8:
+    if array.dtype != _UINT8:
         hint = "pack bits with pack_bits(logits > 0)" if array.dtype.kind in "bf" else "codes are uint8 arrays"
         raise ValueError(f"{name} have dtype {array.dtype}, not uint8: {hint}")
     if array.ndim == 1:
@@ -81,7 +83,7 @@ def check_codes(codes: npt.ArrayLike, n_bits: int, *, name: str = "codes") -> Co
     n_pad = 8 * width - int(n_bits)
     if n_pad and np.any(array[:, -1] & ((1 << n_pad) - 1)):
         raise ValueError(f"{name} have bits set behind bit {n_bits}: pad bits must be 0, pack with pack_bits(bits)")
-    return np.ascontiguousarray(array)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def hamming_distances(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.int32]:

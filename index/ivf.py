@@ -7,7 +7,7 @@ their lists, in rounds (k-means with Hamming distance); the sample that they are
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -49,6 +49,11 @@ class InvertedLists:
     nprobe: int
     reach: int
     recall: float
+    _lists: Lists = field(init=False)
+
+    def __post_init__(self) -> None:
+        lists = Lists(self.centroids, self.starts, self.radii, self.nprobe, self.reach)
+        object.__setattr__(self, "_lists", lists)
 
     @classmethod
     def build(
@@ -91,8 +96,7 @@ class InvertedLists:
         """See `Structure`."""
         if not kernel.AVAILABLE:
             return self._find(groups, queries, k, radius)
-        lists = Lists(self.centroids, self.starts, self.radii, self.nprobe, self.reach)
-        return kernel.find(groups, queries, k, radius, lists=lists)
+        return kernel.find(groups, queries, k, radius, lists=self._lists)
 
     def find_anew(self, groups: Groups, queries: Words, places: Ids, k: int, radius: int) -> Found:
         """See `Approximate`. Lists do not lead from one of their codes to others."""

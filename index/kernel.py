@@ -56,6 +56,7 @@ _WORDS_A_THREAD = 1 << 20
 _LOOK_UP_WORDS = 1 << 15
 _QUERIES_A_TASK = 64
 _ALL = (1 << 63) - 1
+_INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 
 T = TypeVar("T")
 
@@ -169,7 +170,7 @@ def _find(
 
 def _found(answer: tuple[bytes, bytes, bytes]) -> Found:
     limits, distances, ids = answer
-    return Found(np.frombuffer(limits, np.int64), np.frombuffer(distances, np.int32), np.frombuffer(ids, np.int64))
+    return Found(np.frombuffer(limits, _INT64), np.frombuffer(distances, _INT32), np.frombuffer(ids, _INT64))
 
 
 def _joined(parts: list[Found]) -> Found:

@@ -233,7 +233,7 @@ class HammingIndex:
         m = min(k, len(state))
         if m == 0 or len(array) == 0:
             return np.empty((len(array), m), np.int32), np.empty((len(array), m), np.int64)
-        found = _find(state, array, m, longest)
+        found = state.find(to_words(array), m, longest)
         if len(found.ids) == len(array) * m:
             return found.distances.reshape(-1, m), found.ids.reshape(-1, m)
         distances, ids = np.full((len(array), m), -1, np.int32), np.full((len(array), m), -1, np.int64)
@@ -307,6 +307,8 @@ def check_k(k: int) -> int:
     Raises:
         ValueError: k is not a positive integer.
     """
+    if type(k) is int and k > 0:
+        return k
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k is {k!r}: use a positive integer")
     return int(k)

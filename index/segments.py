@@ -155,6 +155,8 @@ class State:
     removed: tuple[Ids, ...] = ()
 
     def __len__(self) -> int:
+        if len(self.segments) == 1:
+            return len(self.segments[0])
         return sum(len(segment) for segment in self.segments)
 
     def find(self, queries: Words, k: int | None, radius: int) -> Found:
