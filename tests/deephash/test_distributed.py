@@ -1,5 +1,9 @@
 """Several processes under the real torchrun, on this machine's CPUs, against one."""
 
+import os
+import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +12,7 @@ import torch
 
 from deephash.distributed import Processes, present_processes
 from tests.deephash import small_training
+from tests.deephash.photos import ROOT
 from tests.deephash.small_training import LOSSES, train_small
 from tests.deephash.torchrun import torchrun
 
@@ -63,19 +68,37 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, together):
     assert_same(resumed | {"losses": alone["dsdh"]["losses"][:2] + resumed["losses"]}, alone["dsdh"])
 
 
+def errors_of_two(scenario, folder):
+    """Runs the script in two processes without torchrun, which may end the one left before it says why."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    group |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, scenario, folder],
+            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE, text=True, cwd=folder,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, errors, strict=True)]
+
+
 def test_what_one_process_raises_ends_all_and_the_others_know_that_it_was_first(tmp_path):
-    done = torchrun(2, SCRIPT, "raise", tmp_path, cwd=tmp_path)
-    assert done.returncode == 1
-    first = [line for line in done.stderr.splitlines() if line.startswith("[rank1]: ValueError")]
-    assert first == ["[rank1]: ValueError: the second process has had enough"]
-    assert "[rank0]: deephash.distributed.AnotherProcessFailed: another process of the run failed" in done.stderr
+    (first_code, first), (second_code, second) = errors_of_two("raise", tmp_path)
+    assert first_code == second_code == 1
+    assert "ValueError: the second process has had enough" in second
+    assert "deephash.distributed.AnotherProcessFailed: another process of the run failed" in first
     assert not list(tmp_path.glob("*.pt"))
 
 
 def test_a_killed_process_ends_the_others_with_a_reason(tmp_path):
-    done = torchrun(2, SCRIPT, "kill", tmp_path, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "TrainingError: another process of the run ended or is out of reach" in done.stderr
+    (first_code, first), (second_code, _) = errors_of_two("kill", tmp_path)
+    assert (first_code, second_code) == (1, -signal.SIGKILL)
+    assert "TrainingError: another process of the run ended or is out of reach" in first
 
 
 @pytest.mark.parametrize(("n", "size"), [(7, 3), (2, 3), (0, 2), (16, 4), (5, 1)])
