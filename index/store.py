@@ -14,7 +14,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -317,6 +317,10 @@ class Store:
                 writer.append(codes)
                 ids.append(page)
         return np.concatenate(ids)
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Return a context in which all that is read belongs to one commit; other threads wait for its end."""
+        return self._catalogue.reading()
 
     # -- files --
 

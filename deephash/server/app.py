@@ -12,10 +12,12 @@ from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from .. import __version__
 from .errors import handle_errors
 from .guard import Guard
+from .quick import QuickSearch
 from .routes import about, images, jobs, search
 from .service import Service
 from .settings import MAX_IMAGES, ServerSettings
@@ -46,7 +48,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         finally:
             await anyio.to_thread.run_sync(service.close)
 
-    app = FastAPI(
+    app = _App(
         title="deephash",
         version=__version__,
         description=_DESCRIPTION,
@@ -63,8 +65,17 @@ def create_app(settings: ServerSettings) -> FastAPI:
         app.include_router(topic.router)
     _serve_page(app)
     handle_errors(app)
-    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     return app
+
+
+class _App(FastAPI):
+    """The door stands before all else, and simple searches pass by the framework: it takes longer than they do."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        service: Service = self.state.service
+        (route,) = (route for route in search.router.routes if isinstance(route, APIRoute) and route.name == "search")
+        quick = QuickSearch(super().build_middleware_stack(), service, route=route)
+        return Guard(quick, settings=service.settings, metrics=service.metrics)
 
 
 def _operation_id(route: APIRoute) -> str:

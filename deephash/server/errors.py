@@ -92,12 +92,16 @@ def handle_errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
         return error_response(ApiError(422, "invalid", printable(f"{where}: {first['msg']}; see /v1/openapi.json")))
 
+    async def of_nobody(request: Request, error: Exception) -> Response:
+        raise error  # to the guard, which stands before the app
+
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
         HTTPException: of_http,
         RequestValidationError: of_validation,
         DeepHashError: of_engine,
         OSError: of_engine,
         TimeoutError: of_engine,
+        Exception: of_nobody,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

@@ -7,10 +7,10 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError, error_response, to_api_error
@@ -25,20 +25,22 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Frame-Options": "DENY",
-    "Cache-Control": "no-store",
-}
+_HEADERS = (
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+)
 # Calls that send something but change nothing.
 _HARMLESS = {("POST", "/v1/search"), ("POST", "/v1/encode"), ("POST", "/v1/session"), ("DELETE", "/v1/session")}
 _READING = ("GET", "HEAD", "OPTIONS")
+_HEADERS_OF_BODIES = ("content-length", "transfer-encoding")
 # How long a refused body is read and thrown away: a client that still sends would not see the answer.
 _DRAIN_SECONDS = 2.0
+_LONGEST_HOST = 300
 
 
 def cookie_value(token: str) -> str:
@@ -47,7 +49,7 @@ def cookie_value(token: str) -> str:
 
 
 class Guard:
-    """ASGI middleware around the whole app.
+    """ASGI middleware around the whole app; every request pays for it, so that it is plain.
 
     Refuses a Host that is not the server's (421), calls from pages of other origins (403), a missing or wrong token
     (401), changes without the custom header (403), bodies that are too large (413) or too slow (408). What
@@ -59,6 +61,8 @@ class Guard:
         self._settings = settings
         self._metrics = metrics
         self._cookie = cookie_value(settings.secret)
+        self._reading_needs_token = settings.reading_needs_token
+        self._is_own_host = lru_cache(maxsize=64)(self._accepts_host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
@@ -66,17 +70,10 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        body = _Body(receive, noting, self._settings)
+        # Of a header that comes twice the first counts.
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+        body = _Body(receive, send, self._settings, expected=not headers.keys().isdisjoint(_HEADERS_OF_BODIES))
         try:
-            headers = Headers(scope=scope)
             try:
                 self._check(scope["method"], scope["path"], headers)
                 body.check_announced(headers)
@@ -91,32 +88,35 @@ class Guard:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in ("GET", "POST", "PATCH", "DELETE", "HEAD") else "other"
-            self._metrics.count_request(method, route, status, time.perf_counter() - started)
+            self._metrics.count_request(method, route, body.status, time.perf_counter() - started)
 
-    def _check(self, method: str, path: str, headers: Headers) -> None:
-        host = _host_name(headers.get("host", ""))
-        if host is None or not self._settings.accepts_host(host):
+    def _accepts_host(self, header: str) -> bool:
+        host = _host_name(header)
+        return host is not None and self._settings.accepts_host(host)
+
+    def _check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        host = headers.get("host", "")
+        if len(host) > _LONGEST_HOST or not self._is_own_host(host):
             raise ApiError(421, "bad_host", "the Host header is not a name of this server: --allow-host adds one")
         is_api = path.startswith("/v1/")
         changes = is_api and method not in _READING and (method, path) not in _HARMLESS
         if is_api or method not in _READING:
             self._check_origin(method, headers)
-        has_token = self._has_token(headers)
         if changes or path == "/v1/session":
-            if not has_token and (changes or method == "POST"):
+            if (changes or method == "POST") and not self._has_token(headers):
                 raise ApiError(401, "unauthorized", "this call needs the header Authorization: Bearer TOKEN")
-            if changes and CUSTOM_HEADER not in headers:
+            if changes and CUSTOM_HEADER.lower() not in headers:
                 raise ApiError(403, "forbidden", f"a call that changes something needs the header {CUSTOM_HEADER}: 1")
         elif (
-            self._settings.reading_needs_token
+            self._reading_needs_token
             and (is_api or path == "/metrics")
-            and not has_token
+            and not self._has_token(headers)
             and not self._has_cookie(headers)
         ):
             raise ApiError(401, "unauthorized", "this server needs the header Authorization: Bearer TOKEN")
 
     @staticmethod
-    def _check_origin(method: str, headers: Headers) -> None:
+    def _check_origin(method: str, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
         own = origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
         # Another site may link to an image, not show it, and never send anything.
@@ -141,16 +141,17 @@ class Guard:
 class _Body:
     """Counts and times a request's body on its way in; on the way out adds the headers that every answer has."""
 
-    def __init__(self, receive: Receive, send: Send, settings: ServerSettings) -> None:
+    def __init__(self, receive: Receive, send: Send, settings: ServerSettings, *, expected: bool) -> None:
         self._receive = receive
         self._send = send
         self._settings = settings
         self._n_bytes = 0
         self._deadline: float | None = None
-        self._whole = False
+        self._whole = not expected
         self.is_answered = False
+        self.status = 500
 
-    def check_announced(self, headers: Headers) -> None:
+    def check_announced(self, headers: Mapping[str, str]) -> None:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._settings.max_body_bytes:
             raise self._too_large()
@@ -182,13 +183,16 @@ class _Body:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.is_answered = True
-            headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
+            self.status = message["status"]
+            headers = list(message.get("headers", ()))
+            given = {name.lower() for name, _ in headers}
+            headers += [header for header in _HEADERS if header[0] not in given]
             if not self._whole:
                 await self._peek()
             if not self._whole:
-                headers["Connection"] = "close"
+                headers = [header for header in headers if header[0].lower() != b"connection"]
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
         elif message["type"] == "http.response.body" and not message.get("more_body", False) and not self._whole:
             await self._send({**message, "more_body": True})
             await self._drain()
@@ -196,7 +200,7 @@ class _Body:
         await self._send(message)
 
     async def _peek(self) -> None:
-        """Takes in what is there: of a request without a body, that it has none."""
+        """Takes in what is there already."""
         try:
             async with asyncio.timeout(0.001):
                 self._note(await self._receive())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -37,11 +38,14 @@ class Metrics:
             "deephash_encode_batch_images", "Images encoded together.", buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self.registry,
         )  # fmt: skip
+        # Finding the counter of some labels takes longer than counting.
+        self._requests_of = cache(lambda method, route, status: self._requests.labels(method, route, str(status)))
+        self._seconds_of = cache(lambda method, route: self._seconds.labels(method, route))
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts one answer."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        self._requests_of(method, route, status).inc()
+        self._seconds_of(method, route).observe(seconds)
 
     def count_batch(self, n_images: int) -> None:
         """Counts one encoded batch."""

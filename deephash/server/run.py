@@ -14,6 +14,7 @@ import uvicorn
 
 from .app import create_app
 from .settings import ServerSettings, SettingsError
+from .wire import Protocol
 
 if TYPE_CHECKING:
     from .service import Service
@@ -40,7 +41,7 @@ def serve(settings: ServerSettings, *, on_start: Callable[[str], None]) -> None:
     with listener:
         app = create_app(settings)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="on",
+            app, http=Protocol, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="on",
             proxy_headers=False, limit_concurrency=_MAX_CONNECTIONS, timeout_graceful_shutdown=_GRACE_SECONDS,
         )  # fmt: skip
         host, port = listener.getsockname()[:2]

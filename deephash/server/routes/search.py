@@ -11,14 +11,12 @@ from fastapi import APIRouter, File, Query, Request, UploadFile
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from index import n_code_bytes
-
 from ...image_errors import ImageError
 from ..decode_tasks import prepare, prepare_file
 from ..errors import ApiError
-from ..models import Codes, SearchAnswer, match_dict
+from ..models import Codes, SearchAnswer
 from ..pictures import find_picture
-from ..searching import Question, search_page
+from ..searching import Question, parsed_code, search_answer
 from ..service import Service
 from ..settings import MAX_IMAGES, MAX_K
 from .parameters import ERRORS, READS, Limit, Offset, Where, json_answer, read_images, service_of
@@ -162,32 +160,6 @@ def _search(
     asked: list[tuple[str, int | None, _Code]] = []
     if ids:
         asked += [("id", id, code) for id, code in zip(ids, store.codes(ids), strict=True)]
-    asked += [("code", None, _parsed(text, store.n_bits)) for text in texts]
+    asked += [("code", None, parsed_code(text, store.n_bits)) for text in texts]
     asked += [(kind, None, code) for code in (images if images is not None else ())]
-    results = []
-    for name, id, code in asked:
-        page = search_page(store, code, question, exclude=id)
-        stop = page.offset + len(page.matches)
-        results.append(
-            {
-                "query": {"kind": name, "id": id, "code": code.tobytes().hex()},
-                "total": page.total,
-                "offset": page.offset,
-                "next_offset": stop if page.matches and stop < page.total else None,
-                "matches": [match_dict(record, distance) for record, distance in page.matches],
-            }
-        )
-    return {"n_bits": store.n_bits, "epoch": store.epoch, "results": results}
-
-
-def _parsed(text: str, n_bits: int) -> _Code:
-    n_bytes = n_code_bytes(n_bits)
-    try:
-        code = np.frombuffer(bytes.fromhex(text), np.uint8)
-    except ValueError:
-        code = np.empty(0, np.uint8)
-    if len(code) != n_bytes:
-        raise ApiError(422, "invalid", f"code: codes of this index are {2 * n_bytes} hexadecimal digits")
-    if n_bits % 8 and code[-1] & ((1 << (8 - n_bits % 8)) - 1):
-        raise ApiError(422, "invalid", f"code: the bits behind the {n_bits} of this index must be 0")
-    return code
+    return search_answer(store, asked, question)
