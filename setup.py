@@ -25,8 +25,9 @@ TRASH = ["Send2Trash>=2.0"]
 # Searches several times as fast as faiss; where it cannot be compiled, the installation goes on without it.
 KERNEL = Extension(
     "index._kernel",
-    ["index/_kernel.c"],
-    extra_compile_args=["-O3", "-std=c11"],
+    sorted(str(path.relative_to(HERE)) for path in (HERE / "index/csrc").glob("*.c")),
+    depends=sorted(str(path.relative_to(HERE)) for path in (HERE / "index/csrc").glob("*.h")),
+    extra_compile_args=["-O3", "-std=c11", "-fvisibility=hidden"],
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     py_limited_api=True,
     optional=True,

@@ -97,6 +97,10 @@ class FaissIndex:
             left, asked = left[~done], min(n_codes, 4 * asked)
         return found_of(groups, np.concatenate(rows), np.concatenate(distances), np.concatenate(places), k, n_queries)
 
+    def searcher(self, groups: Groups) -> None:
+        """See `Structure`."""
+        return None
+
     def find_anew(self, groups: Groups, queries: Words, places: Ids, k: int, radius: int) -> Found:
         """See `Approximate`. Lists and buckets do not lead from one of their codes to others."""
         return self.find(groups, queries, k, radius)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from index import kernel
 from index.groups import Groups, Ids, Words
-from index.kernel import Found, Graph
+from index.kernel import Found, Graph, Searcher
 from index.structures import Arrays
 
 __all__ = ["NavigableGraph"]
@@ -98,15 +98,15 @@ class NavigableGraph:
 
     def find(self, groups: Groups, queries: Words, k: int | None, radius: int) -> Found:
         """See `Structure`."""
-        return kernel.find(groups, queries, k, radius, graph=self._graph(k))
+        return self.searcher(groups).find(queries, k, radius)
+
+    def searcher(self, groups: Groups) -> Searcher:
+        """See `Structure`."""
+        return Searcher(groups, graph=Graph(self.links, self.starts, self.m, self.entry, self.top, self.ef))
 
     def find_anew(self, groups: Groups, queries: Words, places: Ids, k: int, radius: int) -> Found:
         """See `Approximate`. The walk does not enter the query's own place, whose links lead to all that is near."""
-        graph = self._graph(k)._replace(skipped=places)
-        return kernel.find(groups, queries, k, radius, graph=graph)
-
-    def _graph(self, k: int | None) -> Graph:
-        return Graph(self.links, self.starts, self.m, self.entry, self.top, max(self.ef, k or 0))
+        return self.searcher(groups).find(queries, k, radius, np.ascontiguousarray(places, np.int64))
 
     def settings(self) -> list[dict[str, int]]:
         """Return the parameters to choose from by their recall, from the fastest on."""

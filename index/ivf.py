@@ -7,7 +7,7 @@ their lists, in rounds (k-means with Hamming distance); the sample that they are
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ from index import kernel
 from index.codes import hamming_distances
 from index.groups import Distances, Groups, Ids, Words
 from index.hits import found_of, sizes_of
-from index.kernel import Found, Lists
+from index.kernel import Found, Lists, Searcher
 from index.structures import Arrays, Scan
 
 __all__ = ["InvertedLists", "assigned", "majorities"]
@@ -49,11 +49,6 @@ class InvertedLists:
     nprobe: int
     reach: int
     recall: float
-    _lists: Lists = field(init=False)
-
-    def __post_init__(self) -> None:
-        lists = Lists(self.centroids, self.starts, self.radii, self.nprobe, self.reach)
-        object.__setattr__(self, "_lists", lists)
 
     @classmethod
     def build(
@@ -94,9 +89,15 @@ class InvertedLists:
 
     def find(self, groups: Groups, queries: Words, k: int | None, radius: int) -> Found:
         """See `Structure`."""
+        searcher = self.searcher(groups)
+        return self._find(groups, queries, k, radius) if searcher is None else searcher.find(queries, k, radius)
+
+    def searcher(self, groups: Groups) -> Searcher | None:
+        """See `Structure`."""
         if not kernel.AVAILABLE:
-            return self._find(groups, queries, k, radius)
-        return kernel.find(groups, queries, k, radius, lists=self._lists)
+            return None
+        lists = Lists(self.centroids, self.starts, self.radii, self.nprobe, self.reach)
+        return Searcher(groups, lists=lists)
 
     def find_anew(self, groups: Groups, queries: Words, places: Ids, k: int, radius: int) -> Found:
         """See `Approximate`. Lists do not lead from one of their codes to others."""

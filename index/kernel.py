@@ -37,9 +37,9 @@ __all__ = [
     "Found",
     "Graph",
     "Lists",
+    "Searcher",
     "Table",
     "build_table",
-    "find",
     "in_threads",
     "keep",
     "merge_found",
@@ -100,8 +100,8 @@ class Lists(NamedTuple):
 class Graph(NamedTuple):
     """A navigable graph: group g has links from links[offsets[g]] on, 2 * m of level 0, then m of each level it is in.
 
-    A walk starts at `entry`, a group of the level `top`, and ends when the `ef` nearest groups met are gone on from.
-    That of query q does not enter the group skipped[q].
+    A walk starts at `entry`, a group of the level `top`, and ends when the `ef` nearest groups met (k, if that is more)
+    are gone on from.
     """
 
     links: npt.NDArray[np.int32]
@@ -110,62 +110,57 @@ class Graph(NamedTuple):
     entry: int
     top: int
     ef: int
-    skipped: Ids | None = None
 
 
-def find(
-    groups: Groups,
-    queries: Words,
-    k: int | None,
-    radius: int,
-    *,
-    tables: tuple[Table, ...] = (),
-    lists: Lists | None = None,
-    graph: Graph | None = None,
-) -> Found:
-    """Return the k nearest ids within the radius (inclusive) of each query (Q, n_words) uint64; with k None, all.
+class Searcher:
+    """Groups and what searches them, as the kernel wants them: made once, for any number of searches. A scan, or:
 
-    By tables the answer is exact, whatever it takes; by lists it holds what lies in those that are scanned, by a
-    graph what the walk met.
+    by tables the answer is exact, whatever it takes; by lists it holds what lies in those that are scanned, by a graph
+    what the walk met.
+
+    `search(queries, k, radius, n_bits)` is `HammingIndex.search` for arguments that need no second look, and few
+    queries; it returns None for others.
     """
-    n, n_queries = len(groups.words), len(queries)
-    scans = not tables and lists is None and graph is None
-    n_parts = n_queries * (groups.words.size if scans else _LOOK_UP_WORDS) // _WORDS_A_THREAD
-    if n_parts > 1:
-        n_parts = min(_n_threads(), n_parts)
-    if n_parts <= 1 and (graph is None or graph.skipped is None):
-        # Most of all one query: what is done for it in Python would take longer than the search.
-        return _find(groups, queries, k, radius, 0, n, tables, lists, graph)
-    n_parts = max(1, n_parts)
-    if n_queries == 1 and scans:
-        cuts = np.linspace(0, n, n_parts + 1).astype(np.int64).tolist()
-        return merge_found(in_threads([partial(_find, groups, queries, k, radius, a, b) for a, b in pairwise(cuts)]), k)
-    # A scan reads all codes once for each task; other work is cut smaller, so that threads end together.
-    step = max(1, -(-n_queries // n_parts) if scans or n_parts == 1 else min(-(-n_queries // n_parts), _QUERIES_A_TASK))
-    tasks = []
-    for start in range(0, n_queries, step):
-        chosen = graph
-        if chosen is not None and chosen.skipped is not None:
-            chosen = chosen._replace(skipped=np.ascontiguousarray(chosen.skipped[start : start + step], np.int64))
-        tasks.append(partial(_find, groups, queries[start : start + step], k, radius, 0, n, tables, lists, chosen))
-    return _joined(in_threads(tasks))
 
+    __slots__ = ("_find", "_n", "_scans", "_work", "search")
 
-def _find(
-    groups: Groups,
-    queries: Words,
-    k: int | None,
-    radius: int,
-    first: int,
-    last: int,
-    tables: tuple[Table, ...] = (),
-    lists: Lists | None = None,
-    graph: Graph | None = None,
-) -> Found:
-    return _found(_kernel.find(
-        groups.words, groups.words.shape[1], groups.offsets, groups.ids, queries, k or _ALL, radius,
-        first, last, tables, _COSTS, lists, graph, groups.ids is None,
-    ))  # fmt: skip
+    def __init__(
+        self, groups: Groups, *, tables: tuple[Table, ...] = (), lists: Lists | None = None, graph: Graph | None = None
+    ) -> None:
+        self._n = len(groups.words)
+        self._scans = not tables and lists is None and graph is None
+        # What a query takes, in words that are scanned.
+        self._work = max(1, groups.words.size if self._scans else _LOOK_UP_WORDS)
+        compiled = _kernel.Searcher(
+            groups.words, groups.words.shape[1], groups.offsets, groups.ids, tables, _COSTS, lists, graph,
+            (2 * _WORDS_A_THREAD - 1) // self._work,
+        )  # fmt: skip
+        self._find: Callable[..., tuple[bytes, bytes, bytes]] = compiled.find
+        self.search: Callable[[Any, Any, Any, int], Any] = compiled.search
+
+    def find(self, queries: Words, k: int | None, radius: int, skipped: Ids | None = None) -> Found:
+        """Return the k nearest ids within the radius (inclusive) of each query (Q, n_words) uint64; with k None, all.
+
+        The walk through a graph does not enter the group skipped[q] for query q.
+        """
+        n_queries, most = len(queries), k or _ALL
+        n_parts = n_queries * self._work // _WORDS_A_THREAD
+        if n_parts > 1:
+            n_parts = min(_n_threads(), n_parts)
+        if n_parts <= 1:
+            return _found(self._find(queries, most, radius, 0, self._n, skipped))
+        if n_queries == 1 and self._scans:
+            cuts = np.linspace(0, self._n, n_parts + 1).astype(np.int64).tolist()
+            scans = [partial(self._find, queries, most, radius, a, b, None) for a, b in pairwise(cuts)]
+            return merge_found([_found(answer) for answer in in_threads(scans)], k)
+        # A scan reads all codes once for each task; other work is cut smaller, so that threads end together.
+        step = -(-n_queries // n_parts)
+        step = step if self._scans else min(step, _QUERIES_A_TASK)
+        tasks = []
+        for start in range(0, n_queries, step):
+            left_out = None if skipped is None else skipped[start : start + step]
+            tasks.append(partial(self._find, queries[start : start + step], most, radius, 0, self._n, left_out))
+        return _joined([_found(answer) for answer in in_threads(tasks)])
 
 
 def _found(answer: tuple[bytes, bytes, bytes]) -> Found:

@@ -227,6 +227,8 @@ class HammingIndex:
         Raises:
             ValueError: queries that are no codes of this index, k below 1, or a negative radius.
         """
+        if allowed is None and (answer := self._state.search(queries, k, radius, self.n_bits)) is not None:
+            return answer
         array = check_codes(queries, self.n_bits, name="queries")
         k, longest = check_k(k), self._check_radius(radius)
         state = self._settled() if allowed is None else self.subset(allowed)._state

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from index import kernel
 from index.choice import AUTO, Choice
-from index.groups import Groups, Ids, Words
-from index.kernel import Found, merge_found
+from index.groups import Distances, Groups, Ids, Words
+from index.kernel import Found, Searcher, merge_found
 from index.structures import Structure
 
 __all__ = ["Build", "Segment", "State", "merged"]
@@ -43,6 +43,14 @@ class Segment:
     groups: Groups
     structure: Structure
     n_empty: int = 0
+    _searcher: list[Searcher | None] = field(default_factory=list, init=False, repr=False)
+
+    @property
+    def searcher(self) -> Searcher | None:
+        """What the kernel searches it with, if it does; made by the first search."""
+        if not self._searcher:
+            self._searcher.append(self.structure.searcher(self.groups))
+        return self._searcher[0]
 
     def __len__(self) -> int:
         return len(self.groups.words if self.groups.ids is None else self.groups.ids)
@@ -56,7 +64,10 @@ class Segment:
 
     def find(self, queries: Words, k: int | None, radius: int) -> Found:
         """Return the k nearest ids within the radius (inclusive) of each query; with k None, all of them."""
-        return self.structure.find(self.groups, queries, k, radius)
+        searcher = self.searcher
+        if searcher is None:
+            return self.structure.find(self.groups, queries, k, radius)
+        return searcher.find(queries, k, radius)
 
     def without(self, ids: Ids) -> Segment:
         """Return the segment without these ids; codes stay, though none of their ids may be left."""
@@ -158,6 +169,13 @@ class State:
         if len(self.segments) == 1:
             return len(self.segments[0])
         return sum(len(segment) for segment in self.segments)
+
+    def search(self, queries: Any, k: Any, radius: Any, n_bits: int) -> tuple[Distances, Ids] | None:
+        """Return what `HammingIndex.search` does, checked and found in one call; None where that takes more."""
+        if len(self.segments) != 1 or self.merge is not None:
+            return None
+        searcher = self.segments[0].searcher
+        return None if searcher is None else searcher.search(queries, k, radius, n_bits)
 
     def find(self, queries: Words, k: int | None, radius: int) -> Found:
         """Return the k nearest ids within the radius (inclusive) of each query; with k None, all of them."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from index import faiss_scan, kernel
 from index.groups import Groups, Words
-from index.kernel import Found, Table
+from index.kernel import Found, Searcher, Table
 
 __all__ = ["EXACT", "Arrays", "MultiIndex", "Scan", "Structure", "exact_structure"]
 
@@ -37,6 +37,9 @@ class Structure(Protocol):
 
     def find(self, groups: Groups, queries: Words, k: int | None, radius: int) -> Found:
         """Return the k nearest ids within the radius (inclusive) of each query; with k None, all of them."""
+
+    def searcher(self, groups: Groups) -> Searcher | None:
+        """Return what does the same for these groups, again and again; None where the kernel does not search them."""
 
     @property
     def n_bytes(self) -> int:
@@ -69,8 +72,12 @@ class Scan:
     def find(self, groups: Groups, queries: Words, k: int | None, radius: int) -> Found:
         """See `Structure`."""
         if self._faiss is None:
-            return kernel.find(groups, queries, k, radius)
+            return Searcher(groups).find(queries, k, radius)
         return self._faiss.find(groups, queries, k, radius)
+
+    def searcher(self, groups: Groups) -> Searcher | None:
+        """See `Structure`."""
+        return Searcher(groups) if self._faiss is None else None
 
     @property
     def n_bytes(self) -> int:
@@ -110,7 +117,11 @@ class MultiIndex:
 
     def find(self, groups: Groups, queries: Words, k: int | None, radius: int) -> Found:
         """See `Structure`."""
-        return kernel.find(groups, queries, k, radius, tables=self.tables)
+        return self.searcher(groups).find(queries, k, radius)
+
+    def searcher(self, groups: Groups) -> Searcher:
+        """See `Structure`."""
+        return Searcher(groups, tables=self.tables)
 
     @property
     def n_bytes(self) -> int:

@@ -254,3 +254,43 @@ def test_threads_search_while_another_adds_and_removes_whole_batches(scan, monke
         for reader in readers:
             reader.join()
     assert wrong == []
+
+
+@pytest.mark.skipif(KERNEL is None, reason="needs the compiled kernel")
+@pytest.mark.parametrize("n_bits", [20, 64, 130])
+def test_what_the_kernel_answers_in_one_call_is_what_it_answers_step_by_step(n_bits, monkeypatch):
+    rng = np.random.default_rng(n_bits)
+    codes = random_codes(rng, 400, n_bits, "clustered")
+    searched = HammingIndex(n_bits)
+    searched.add(codes)
+    searched.remove(np.arange(0, 400, 3))
+    cases = [(codes[:7], 5, None), (codes[:1], 1000, None), (codes[:4], 10, 2), (codes[:2], 3, 5000)]
+    at_once = [searched.search(*case[:2], radius=case[2]) for case in cases]
+    assert all(searched._state.search(*case, n_bits) is not None for case in cases)
+    monkeypatch.setattr(index.segments.State, "search", lambda *_: None)
+    for case, (distances, ids) in zip(cases, at_once, strict=True):
+        expected = searched.search(*case[:2], radius=case[2])
+        assert [distances.dtype, ids.dtype] == [np.int32, np.int64]
+        assert np.array_equal(distances, expected[0])
+        assert np.array_equal(ids, expected[1])
+
+
+@pytest.mark.skipif(KERNEL is None, reason="needs the compiled kernel")
+def test_the_kernel_leaves_arguments_that_it_does_not_know_to_python():
+    searched = HammingIndex(20)
+    searched.add(np.zeros((3, 3), np.uint8))
+    query = np.zeros((2, 3), np.uint8)
+    padded = np.full((1, 3), 255, np.uint8)
+    strange = [
+        (query.tolist(), 1, None), (query[0], 1, None), (query[:, :2], 1, None), (query[::-1], 1, None),
+        (query.view(np.int8), 1, None), (padded, 1, None), (query[:0], 1, None), (None, 1, None), (query, 0, None),
+        (query, 1.0, None), (query, True, None), (query, np.int64(1), None), (query, 1 << 80, None), (query, 1, -1),
+        (query, 1, 1.0), (query, 1, 1 << 80),
+    ]  # fmt: skip
+    assert [case for case in strange if searched._state.search(*case, 20) is not None] == []
+    assert searched.search(query, np.int64(2), radius=np.int64(3))[1].tolist() == [[0, 1], [0, 1]]
+    assert searched.search(query[::-1], 1)[1].tolist() == [[0], [0]]
+    with pytest.raises(ValueError, match="bits set behind bit 20"):
+        searched.search(padded, 1)
+    with pytest.raises(ValueError, match="k is True"):
+        searched.search(query, True)

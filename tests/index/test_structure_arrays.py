@@ -80,20 +80,20 @@ def test_arrays_of_any_content_are_searched_within_bounds(n_bits):
 @needs_kernel
 def test_ids_may_be_32_bits_wide_and_offsets_and_ids_may_be_missing():
     groups, queries = groups_of(500, 64, "random")
-    expected = index.kernel.find(groups, queries, 7, 64)
+    expected = index.kernel.Searcher(groups).find(queries, 7, 64)
     assert len(groups.words) == len(groups.ids)
     for other in (
         Groups(groups.words, groups.offsets, groups.ids.astype(np.uint32)),
         Groups(groups.words, None, groups.ids),
         Groups(groups.words, None, groups.ids.astype(np.uint32)),
     ):
-        for answer, true in zip(index.kernel.find(other, queries, 7, 64), expected, strict=True):
+        for answer, true in zip(index.kernel.Searcher(other).find(queries, 7, 64), expected, strict=True):
             assert np.array_equal(answer, true)
     in_order = np.argsort(groups.ids)
     plain = Groups(groups.words[in_order], None, None)
-    for answer, true in zip(index.kernel.find(plain, queries, 7, 64), expected, strict=True):
+    for answer, true in zip(index.kernel.Searcher(plain).find(queries, 7, 64), expected, strict=True):
         assert np.array_equal(answer, true)
     with pytest.raises(ValueError, match="ids"):
-        index.kernel.find(Groups(groups.words, None, groups.ids[:-1]), queries, 7, 64)
+        index.kernel.Searcher(Groups(groups.words, None, groups.ids[:-1]))
     with pytest.raises(ValueError, match="neither int64 nor uint32"):
-        index.kernel.find(Groups(groups.words, groups.offsets, groups.ids.astype(np.uint8)), queries, 7, 64)
+        index.kernel.Searcher(Groups(groups.words, groups.offsets, groups.ids.astype(np.uint8)))
