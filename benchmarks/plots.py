@@ -1,4 +1,4 @@
-"""Draws the results on CIFAR-10 and of search: `python -m benchmarks.plots` writes PNGs to benchmarks/results/plots.
+"""Draws the results: `python -m benchmarks.plots` writes PNGs to benchmarks/results/plots.
 
 Needs matplotlib: pip install 'deephash[plots]'.
 """
@@ -15,6 +15,8 @@ from benchmarks.cifar10.results import load_results
 from benchmarks.record import RESULTS
 from benchmarks.search.drawing import draw_search
 from benchmarks.search.results import load_results as load_search
+from benchmarks.serve.report import draw_serve
+from benchmarks.serve.report import load_numbers as load_serve
 from deephash.datasets import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ def main() -> None:
     figures = {"cifar10-map": draw_map(results), "cifar10-precision-recall": draw_precision_recall(results)}
     for n, n_bits in sorted({(one["config"]["n"], one["config"]["n_bits"]) for one in searches}):
         figures[f"search-{n}-{n_bits}"] = draw_search(searches, n, n_bits)
+    if (numbers := load_serve()) is not None:
+        figures["serve"] = draw_serve(numbers)
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         path = FOLDER / f"{name}.png"

@@ -18,6 +18,7 @@ from benchmarks.cifar10.results import load_results
 from benchmarks.record import RESULTS
 from benchmarks.search import markdown as search
 from benchmarks.search.results import load_results as load_search
+from benchmarks.serve import report as serve
 
 PAGES = [Path(__file__).parents[1] / "README.md", *(Path(__file__).with_name(f"{n}.md") for n in ("RESULTS", "SEARCH"))]
 
@@ -72,6 +73,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "fine_tuning": _of_file("fine_tuning", fine_tuning.table),
     "first_use": _of_file("first_use", first_use.table),
     "general": _of_file("general", general.table),
+    "serve": _of_file("serve", serve.table),
     "startup": _of_file("startup", startup.table),
     **{
         f"search-{n}-{bits}{suffix}": _of_search(n, bits, table)

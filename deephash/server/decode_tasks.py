@@ -21,7 +21,12 @@ from ..image_limits import check_size
 from ..images import decode, preprocess, thumbnail
 from ..input_spec import InputSpec
 
-__all__ = ["Refused", "decode_listed", "identify", "limit_process", "prepare", "prepare_file", "shrink", "wake"]
+__all__ = [
+    "BACKGROUND", "Refused", "attach_process", "decode_listed", "identify", "limit_process", "prepare", "prepare_file",
+    "shrink", "wake",
+]  # fmt: skip
+
+BACKGROUND = 10  # as nice(1): the processors belong to those who ask
 
 # One image within the limit of pixels costs about 1 GB; the rest is Python, its libraries and what they reserve.
 _MEMORY_BYTES = 4 << 30
@@ -37,12 +42,20 @@ class Refused:
 
 
 def limit_process(nice: int) -> None:
-    """Bounds the memory of this process, leaves Ctrl-C to the server, and ends with it, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Bounds the memory of this process, and does what `attach_process` does."""
+    attach_process(nice)
     if sys.platform == "linux":
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+
+
+def attach_process(nice: int) -> None:
+    """Leaves Ctrl-C to the server, and ends this process with it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        import resource
+
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setpriority(os.PRIO_PROCESS, 0, nice)

@@ -33,7 +33,7 @@ class DecodePool:
         seconds: one task may take; its process is killed then.
         max_waiting: tasks that may wait or run.
         max_pixels: of one image.
-        nice: added to the priority number of the processes; 10 leaves the processors to others.
+        nice: added to the priority number of the processes; 0 for what somebody waits for.
     """
 
     def __init__(

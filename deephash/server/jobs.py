@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -35,7 +33,6 @@ Work = Callable[[OnProgress], SyncReport]
 
 _REMEMBERED = 100
 _SKIPPED_SHOWN = 100
-_BACKGROUND = 10  # as nice(1): searches come first
 
 
 class _Cancelled(KeyboardInterrupt):
@@ -165,9 +162,6 @@ class Jobs:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        if sys.platform == "linux":
-            # Of this thread and those that it starts.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._stopping)

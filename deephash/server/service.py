@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio.to_thread
 from anyio import CapacityLimiter
@@ -14,11 +14,13 @@ from anyio import CapacityLimiter
 from index import UnknownId
 
 from ..annotations import folder_labels
-from ..engine import ImageSearch
+from ..engine import MODEL_FILE, ImageSearch
 from ..image_files import find_images
 from ..paths import display_path
 from ..progress import OnProgress
 from ..sync import Annotate, SyncReport, SyncTask, find_collection
+from .background import BackgroundModel
+from .decode_tasks import BACKGROUND
 from .decoding import DecodePool
 from .duplicates import DuplicateLists
 from .encoding import Encoder
@@ -165,7 +167,8 @@ class Service:
 
         def work(on_progress: OnProgress) -> SyncReport:
             files, unreadable = find_collection(chosen)
-            with self._syncing(annotate, on_progress) as task:
+            few = len(self.stores.quick.changed(files)) <= _FEW
+            with self._syncing(annotate, on_progress, pool=self.pool if few else None) as task:
                 return task.run(chosen, files, unreadable, prune=prune)
 
         return self.jobs.add("sync", chosen, work)
@@ -190,15 +193,21 @@ class Service:
     def _syncing(
         self, annotate: Annotate | None, on_progress: OnProgress, *, pool: DecodePool | None = None
     ) -> Iterator[SyncTask]:
-        # Processes of its own leave the processors to those that decode queries, but take a while to start.
-        own = self._decode_pool(_UNLIMITED, nice=10) if pool is None else None
-        decode = (pool or own or self.pool).decode
-        try:
-            with self.stores.writing() as store:
-                yield SyncTask(store, self.encoder.model, annotate=annotate, on_progress=on_progress, decode=decode)
-        finally:
-            if own is not None:
-                own.close()
+        with ExitStack() as stack:
+            load_model = self.encoder.model
+            if pool is None:
+                # Processes of its own leave the processors to those that answer queries, but take a while to start.
+                pool = self._decode_pool(_UNLIMITED, nice=BACKGROUND)
+                stack.callback(pool.close)
+
+                def load_model() -> HashModel:
+                    card = self.search.card
+                    model = BackgroundModel(self.search.folder / MODEL_FILE, card.input_spec)
+                    stack.callback(model.close)
+                    return cast("HashModel", model)
+
+            store = stack.enter_context(self.stores.writing())
+            yield SyncTask(store, load_model, annotate=annotate, on_progress=on_progress, decode=pool.decode)
 
     def _uploads_left(self) -> list[str]:
         folder = self.settings.uploads

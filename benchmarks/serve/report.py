@@ -1,0 +1,97 @@
+"""The table and the plot of the server's numbers."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.record import RESULTS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_serve", "load_numbers", "table"]
+
+_COLOURS = {"rss": "#0072B2", "anonymous": "#D55E00", "workers": "#009E73"}
+_LABELS = {"rss": "server", "anonymous": "of it, not mapped files", "workers": "its decoding processes"}
+
+
+def load_numbers() -> dict[str, Any] | None:
+    """Returns what was measured, or None."""
+    path = RESULTS / "serve.json"
+    numbers: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.exists() else None
+    return numbers
+
+
+def table(numbers: dict[str, Any]) -> str:
+    """Returns the numbers beside what was aimed at, as a Markdown table."""
+    by_id, uploads, soak, adding = (numbers[name] for name in ("by_id", "uploads", "soak", "adding"))
+    one, before, during = uploads["one_client"], adding["before"], adding["while_adding"]
+    added = f"{adding['added']:,} images added in {adding['seconds']:.0f} s"
+    rows = [
+        (
+            f"search by id, {by_id['clients']} clients without pause",
+            f"p50 {by_id['ms']['50']:.1f} ms, p99 {by_id['ms']['99']:.1f} ms, {by_id['per_second']:,.0f} a second",
+            "p50 3 ms, p99 15 ms",
+        ),
+        (
+            "search by photograph, 1 client",
+            f"p50 {one['ms']['50']:.1f} ms, {uploads['slowdown']:.2f} of the bare encode of one image",
+            "1.5",
+        ),
+        (
+            f"search by photograph, {uploads['many_clients']} clients",
+            f"{uploads['per_second']:.0f} a second, {uploads['share_of_encoder']:.2f} of the encoder's batches alone",
+            "0.8",
+        ),
+        (
+            f"all at once, {soak['clients']} clients",
+            f"{soak['answers']:,} answers, {soak['errors']} errors, {soak['sent_away']} sent away (429); "
+            f"p99 of searches by id {soak['kinds']['id']['ms']['99']:.0f} ms",
+            "0 errors",
+        ),
+        (
+            f"memory, from second {soak['growth_from_second']:.0f} to the end",
+            f"{soak['growth_mib']['rss']:+.0f} MiB of {soak['memory_mib'][-1][1]:.0f}",
+            "flat",
+        ),
+        (
+            f"search by id at {adding['rate']:,} a second while a job adds images",
+            f"p99 {during['ms']['99']:.1f} ms, {adding['p99_ratio']:.2f} of {before['ms']['99']:.1f} ms before; "
+            f"{added}",
+            "1.5",
+        ),
+    ]
+    head = [f"| {numbers['images']:,} images, 2 cores for server and clients | measured | aim |", "|---|---|---|"]
+    return "\n".join([*head, *(f"| {what} | {found} | {aim} |" for what, found, aim in rows)])
+
+
+def draw_serve(numbers: dict[str, Any]) -> "Figure":
+    """Returns latency by percentile, and memory under the mixed load through time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    figure.suptitle(f"deephash serve, {numbers['images']:,} images, server and clients on the same cores", fontsize=12)
+    latency, memory = figure.subplots(1, 2)
+    adding, soak = numbers["adding"], numbers["soak"]
+    for label, found, colour, marker in (
+        (f"by id, {numbers['by_id']['clients']} clients without pause", numbers["by_id"], "#0072B2", "o"),
+        (f"by id, {adding['rate']:,} a second", adding["before"], "#009E73", "s"),
+        ("the same while images are added", adding["while_adding"], "#D55E00", "^"),
+        ("by photograph, 1 client", numbers["uploads"]["one_client"], "#000000", "v"),
+    ):
+        latency.plot(list(found["ms"]), list(found["ms"].values()), color=colour, marker=marker, label=label)
+    latency.set_yscale("log")
+    latency.set_xlabel("percentile")
+    latency.set_ylabel("ms from when a request was due")
+    latency.set_title("searches")
+    times, *columns = zip(*soak["memory_mib"], strict=True)
+    for (name, colour), values in zip(_COLOURS.items(), columns, strict=True):
+        memory.plot(times, values, color=colour, label=_LABELS[name])
+    memory.set_ylim(bottom=0)
+    memory.set_xlabel(f"seconds of all calls at once, {soak['clients']} clients")
+    memory.set_ylabel("MiB")
+    memory.set_title("memory")
+    for panel in (latency, memory):
+        panel.grid(color="#E5E5E5", linewidth=0.6)
+        panel.set_axisbelow(True)
+        panel.legend(fontsize=9, frameon=False)
+    return figure
