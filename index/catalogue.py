@@ -141,9 +141,9 @@ class Catalogue:
         with self._lock, translated_errors(self.path):
             return self._db.execute(sql, values).fetchall()
 
-    def _rows_in(self, sql: str, keys: Sequence[Any], *, at_once: int = _BATCH) -> Iterator[Any]:
+    def _rows_in(self, sql: str, keys: Sequence[Any]) -> Iterator[Any]:
         """Yield the rows of sql, whose `IN ($)` stands for the keys."""
-        for batch in _batches(keys, at_once):
+        for batch in _batches(keys):
             yield from self._rows(sql.replace("$", ",".join("?" * len(batch))), batch)
 
     # -- facts --
@@ -273,13 +273,14 @@ class Catalogue:
     def faces(self, ids: Sequence[int]) -> dict[int, tuple[str, str | None, Metadata]]:
         """Return path, label and metadata of those images that are there."""
         faces: dict[int, tuple[str, str | None, Metadata]] = {}
-        for row in self._rows_in("SELECT id, path, label, metadata FROM images WHERE id IN ($)", ids, at_once=_MOST):
-            id, path, label, metadata = row
-            if type(path) is bytes and metadata is None and type(label) is not bytes:
-                # What nearly every row is, a thousand times a batch of queries.
-                faces[id] = (path.decode(_ENCODING, _ERRORS), label, {})
-            else:
-                faces[id] = self._face(*row)
+        for batch in _batches(ids, _MOST):
+            sql = f"SELECT id, path, label, metadata FROM images WHERE id IN ({','.join('?' * len(batch))})"
+            for id, path, label, metadata in self._rows(sql, batch):
+                if type(path) is bytes and metadata is None and type(label) is not bytes:
+                    # What nearly every row is, a thousand times a batch of queries.
+                    faces[id] = (path.decode(_ENCODING, _ERRORS), label, {})
+                else:
+                    faces[id] = self._face(id, path, label, metadata)
         return faces
 
     def by_path(self, paths: Iterable[str]) -> dict[str, Record]:

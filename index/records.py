@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Scalar: TypeAlias = str | int | float | bool | None
 Metadata: TypeAlias = Mapping[str, Scalar]
@@ -51,6 +51,35 @@ class Match:
     label: str | None
     metadata: Metadata = field(hash=False)
     asymmetric_distance: float | None = None
+
+
+@dataclass(slots=True)
+class _OpenMatch:
+    """A match while it is made: a frozen class sets each field by a call, which takes four times as long."""
+
+    id: int
+    distance: int
+    path: str
+    label: str | None
+    metadata: Metadata
+    asymmetric_distance: float | None = None
+
+
+def matches_of(
+    ids: list[int], distances: list[int], faces: Mapping[int, tuple[str, str | None, Metadata]]
+) -> list[Match]:
+    """Return the matches of ids at these distances, with path, label and metadata of each: thousands at a time.
+
+    Raises:
+        KeyError: an id that has none.
+    """
+    made: list[Any] = []
+    for id, distance in zip(ids, distances, strict=True):
+        path, label, metadata = faces[id]
+        match = _OpenMatch(id, distance, path, label, metadata)
+        match.__class__ = Match  # type: ignore[assignment]
+        made.append(match)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

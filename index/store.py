@@ -44,6 +44,7 @@ from index.records import (
     SearchStats,
     Skipped,
     StoreStats,
+    matches_of,
 )
 from index.reranking import OVERSAMPLING
 from index.rows import encode_metadata, encode_text
@@ -374,32 +375,37 @@ class Store:
             raise ValueError("neither k nor radius is given: pass one, or both")
         banned = set(_plain(exclude))
         for _ in range(8):
-            found = self._find(queries, k, radius, where, banned)
-            wanted = list({id for row in found for id, _ in row})
-            faces = self._catalogue.faces(wanted)
-            if len(faces) == len(wanted):
-                break
+            ids, distances, limits = self._find(queries, k, radius, where, banned)
+            faces = self._catalogue.faces(list(set(ids)))
+            with suppress(KeyError):
+                matches = matches_of(ids, distances, faces)
+                return [matches[start:stop] for start, stop in pairwise(limits)]
             # An image was removed between search and look-up: search again, so that k is k.
-        return [[Match(id, distance, *faces[id]) for id, distance in row if id in faces] for row in found]
+        rows = [range(start, stop) for start, stop in pairwise(limits)]
+        return [[Match(ids[at], distances[at], *faces[ids[at]]) for at in row if ids[at] in faces] for row in rows]
 
     def _find(
         self, queries: Codes, k: int | None, radius: int | None, where: Filter | None, banned: set[int]
-    ) -> list[list[tuple[int, int]]]:
+    ) -> tuple[list[int], list[int], list[int]]:
+        """Return ids, distances, and where the results of each query start, and the last ones end."""
         index = self._live.considered(where)
         if k is None:
             assert radius is not None
             limits, distances, ids = index.range_search(queries, radius)
-            pairs = list(zip(ids.tolist(), distances.tolist(), strict=True))
-            rows = [pairs[start:stop] for start, stop in pairwise(limits.tolist())]
         else:
-            table = index.search(queries, check_k(k) + len(banned), radius=radius)
-            distances, ids = (part.tolist() for part in table)
-            rows = [list(zip(*row, strict=True)) for row in zip(ids, distances, strict=True)]
-            if table[1].min(initial=0) < 0:
-                rows = [[pair for pair in row if pair[0] >= 0] for row in rows]
+            near, found = index.search(queries, check_k(k) + len(banned), radius=radius)
+            real = found >= 0
+            limits = np.concatenate(([0], np.cumsum(real.sum(axis=1))))
+            distances, ids = near[real], found[real]
         if banned:
-            rows = [[pair for pair in row if pair[0] not in banned] for row in rows]
-        return rows if k is None else [row[:k] for row in rows]
+            kept = ~np.isin(ids, list(banned))
+            limits = np.concatenate(([0], np.cumsum(kept)))[limits]
+            distances, ids = distances[kept], ids[kept]
+            if k is not None:
+                ranks = np.arange(len(ids)) - np.repeat(limits[:-1], np.diff(limits))
+                limits = np.concatenate(([0], np.cumsum(np.minimum(np.diff(limits), k))))
+                distances, ids = distances[ranks < k], ids[ranks < k]
+        return ids.tolist(), distances.tolist(), limits.tolist()
 
     def search_logits(
         self,
