@@ -26,6 +26,7 @@ __all__ = ["Budget", "adding", "by_id", "client_cost", "soak", "uploads"]
 _MIX = {"id": 0.7, "thumbnail": 0.2, "upload": 0.05, "stats": 0.05}
 _PERCENTILES = (50, 90, 95, 99, 99.9)
 _WARM_UP_SECONDS = 2.0
+_MEMORY = ("rss", "anonymous", "workers")
 # The load under which images are added, as a share of the highest throughput.
 _STEADY = 1 / 3
 
@@ -99,12 +100,14 @@ def soak(server: Served, load: dict[str, Any], budget: Budget) -> dict[str, Any]
     }
     start = min(60.0, budget.soak_seconds / 5)
     settled = [sample[1:] for sample in memory.samples if sample[0] >= start]
-    few = max(1, len(settled) // 20)
-    growth = np.mean(settled[-few:], axis=0) - np.mean(settled[:few], axis=0)
+    # Batches that are being encoded come and go, with their memory: medians of a fifth of the time.
+    few = max(1, len(settled) // 5)
+    before, after = np.median(settled[:few], axis=0), np.median(settled[-few:], axis=0)
     return {
         "clients": budget.soak_clients, "shares": _MIX, **_summary(answers, budget.soak_seconds), "kinds": by_kind,
         "growth_from_second": start,
-        "growth_mib": dict(zip(("rss", "anonymous", "workers"), np.round(growth, 1).tolist(), strict=True)),
+        "growth_mib": dict(zip(_MEMORY, np.round(after - before, 1).tolist(), strict=True)),
+        "settled_mib": dict(zip(_MEMORY, np.round(before, 1).tolist(), strict=True)),
         "memory_mib": memory.samples,
     }  # fmt: skip
 

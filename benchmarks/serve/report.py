@@ -50,7 +50,7 @@ def table(numbers: dict[str, Any]) -> str:
         ),
         (
             f"memory, from second {soak['growth_from_second']:.0f} to the end",
-            f"{soak['growth_mib']['rss']:+.0f} MiB of {soak['memory_mib'][-1][1]:.0f}",
+            f"{soak['growth_mib']['rss']:+.0f} MiB of {soak['settled_mib']['rss']:.0f}",
             "flat",
         ),
         (

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 _GRACE_SECONDS = 20
+# A search gives Python's lock away at every read from SQLite; a job at work in Python may keep it so long each time.
+_SWITCH_SECONDS = 0.001
 # Connections beyond these are answered 503 at once: each costs a little memory, and slow ones come in crowds.
 _MAX_CONNECTIONS = 1_000
 
@@ -38,6 +41,7 @@ def serve(settings: ServerSettings, *, on_start: Callable[[str], None]) -> None:
         SettingsError: the address cannot be listened on.
     """
     listener = _listen(settings)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with listener:
         app = create_app(settings)
         config = uvicorn.Config(
