@@ -54,7 +54,7 @@ _COSTS = (20.0, 10.0)
 # A thread is woken for no less than so many words scanned.
 _WORDS_A_THREAD = 1 << 20
 _LOOK_UP_WORDS = 1 << 15
-_QUERIES_A_TASK = 64
+_TASKS_A_THREAD = 4
 _ALL = (1 << 63) - 1
 _INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 
@@ -154,8 +154,7 @@ class Searcher:
             scans = [partial(self._find, queries, most, radius, a, b, None) for a, b in pairwise(cuts)]
             return merge_found([_found(answer) for answer in in_threads(scans)], k)
         # A scan reads all codes once for each task; other work is cut smaller, so that threads end together.
-        step = -(-n_queries // n_parts)
-        step = step if self._scans else min(step, _QUERIES_A_TASK)
+        step = -(-n_queries // (n_parts if self._scans else n_parts * _TASKS_A_THREAD))
         tasks = []
         for start in range(0, n_queries, step):
             left_out = None if skipped is None else skipped[start : start + step]

@@ -33,7 +33,7 @@ static void take_nearer(Near *near, int64_t first, const int32_t *distances, int
     }
 }
 
-/* Writes the places that are no further than `most`, and returns how many there are. Needs room for one more. */
+/* Writes the places that are no further than `most`, and returns how many there are. Needs room for 16 more. */
 static int64_t places_within(const int32_t *distances, int64_t n, int32_t most, int32_t *out) {
     int64_t found = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -76,7 +76,7 @@ AVX512 static int64_t places_within_avx512(const int32_t *distances, int64_t n, 
     for (int64_t i = 0; i < n; i += 16) {
         __mmask16 inside = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
         inside = _mm512_mask_cmple_epi32_mask(inside, _mm512_maskz_loadu_epi32(inside, distances + i), limit);
-        _mm512_mask_compressstoreu_epi32(out + found, inside, places);
+        _mm512_storeu_si512(out + found, _mm512_maskz_compress_epi32(inside, places));
         found += __builtin_popcount(inside);
         places = _mm512_add_epi32(places, _mm512_set1_epi32(16));
     }

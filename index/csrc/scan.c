@@ -25,15 +25,15 @@ Measure measure_for(void) {
     return measure;
 }
 
-/* Adds codes, some at a time, until k are found; returns the first group that is left. */
+/* Adds codes, some at a time, until k are found, or few are near enough; returns the first group that is left. */
 static inline int64_t scan_first(Finder *finder, const Groups *groups, int64_t first, int64_t last, Measure measure_some) {
     int32_t distances[FIRST_CODES];
-    if (finder->k == ALL) return first;
-    while (first < last && !finder_is_full(finder)) {
-        int n = (int)(last - first < FIRST_CODES ? last - first : FIRST_CODES);
+    for (int n = FIRST_CODES, many = 1; many && first < last && !finder_is_full(finder); first += n) {
+        const int64_t before = finder->n_hits;
+        if (last - first < n) n = (int)(last - first);
         measure_some(groups->codes + first * groups->n_words, n, groups->n_words, finder->query, distances);
         finder_add_first(finder, groups, first, n, distances);
-        first += n;
+        many = finder->n_hits - before > n / 2;
     }
     return first;
 }
