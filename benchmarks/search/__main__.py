@@ -9,7 +9,8 @@ DIR holds cifar-10-batches-py; without it, codes of CIFAR-10 are left out. usear
 lancedb) and --python milvus=DIR/bin/python (pip install milvus-lite==2.5.1 'pymilvus<3' 'setuptools<80'). Who is not
 installed is left out, and named. Every contestant runs in a process of its own; they take turns, one working at a time.
 A combination of codes, size and length that has results of all that are asked for is not run again: delete its file in
-results/search to do so.
+results/search to do so. Graphs take minutes to build: above 1e5 codes they take part up to 1e6, with 64 bits, clustered
+and of CIFAR-10, unless they are asked for by name (--contestants).
 ``python -m benchmarks.tables`` then writes the tables, ``python -m benchmarks.plots`` the plots.
 """
 
@@ -24,6 +25,8 @@ from benchmarks.search.markdown import rows_table
 from benchmarks.search.measuring import CONTESTANTS, Budget, measure
 from benchmarks.search.results import FOLDER, file_of, took_part, write
 
+# Where graphs, which take minutes to build, take part above 1e5 codes.
+GRAPHS_ABOVE, GRAPHS_UP_TO, GRAPH_BITS, GRAPH_DATA = 1e5, 1e6, 64, ("clustered", "cifar10")
 QUICK = ("ours-flat", "ours-mih", "ours-ivf", "faiss-flat", "numpy")
 
 
@@ -33,7 +36,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=float, default=[1e5, 1e6])
     parser.add_argument("--bits", nargs="+", type=int, choices=[64, 128, 256], default=[64, 128, 256])
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, help="by default all")
     parser.add_argument("-k", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=Budget.rounds, help="of all contestants; medians are over all")
     parser.add_argument("--cifar10", type=Path, metavar="DIR")
@@ -43,6 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.sizes, options.bits, options.data, options.contestants = [1e5], [64], ["clustered"], list(QUICK)
+    asked = options.contestants or list(CONTESTANTS)
     budget = Budget(rounds=1, openings=1) if options.quick else Budget(rounds=options.rounds)
     python = dict(text.split("=", 1) for text in options.python)
     folder = options.results or FOLDER
@@ -52,19 +56,24 @@ def main() -> None:
     ):
         path = file_of(data, n, n_bits, folder)
         keeps = not options.quick or options.results is not None
-        if keeps and set(options.contestants) <= took_part(path):
+        if keeps and set(asked) <= took_part(path):
             print(f"{path.name}: there already", flush=True)
             continue
         if data == "cifar10" and options.cifar10 is None:
             print(f"{path.name}: left out, needs --cifar10 DIR", flush=True)
             continue
         print(f"{data}, {n:,} codes, {n_bits} bits ({(time.monotonic() - started) / 60:.0f} min)", flush=True)
+        names, without = asked, dict[str, str]()
+        if options.contestants is None and not has_graphs(n, n_bits, data):
+            without = {name: "takes minutes to build" for name in asked if CONTESTANTS[name].is_graph}
+            names = [name for name in asked if name not in without]
         codes, queries = make(data, n, n_bits, options.cifar10)
         with tempfile.TemporaryDirectory(prefix="search-") as place:
             measured = measure(
-                options.contestants, codes, queries, k=options.k, folder=Path(place), budget=budget, python=python,
+                names, codes, queries, k=options.k, folder=Path(place), budget=budget, python=python,
                 say=lambda text: print(f"  {text}", flush=True),
             )  # fmt: skip
+        measured["left_out"] |= without
         for name, why in measured["left_out"].items():
             print(f"  {name} left out: {why}", flush=True)
         config = {
@@ -75,6 +84,11 @@ def main() -> None:
             write(path, config, measured)
         print(rows_table({"config": config, **measured}), flush=True)
     print(f"{(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def has_graphs(n: int, n_bits: int, data: str) -> bool:
+    """Returns whether graphs take part, where nobody asks for them by name."""
+    return n <= GRAPHS_ABOVE or (n <= GRAPHS_UP_TO and n_bits == GRAPH_BITS and data in GRAPH_DATA)
 
 
 if __name__ == "__main__":

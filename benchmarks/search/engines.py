@@ -43,13 +43,16 @@ class USearchExact:
         """See `Contestant`."""
         self._threads = threads
 
-    def search(self, queries: _Codes, k: int) -> _Ids:
+    def search(self, queries: _Codes, k: int) -> Any:
         """See `Contestant`."""
-        found = self._usearch.search(
+        return self._usearch.search(
             self._codes, queries, k, self._usearch.MetricKind.Hamming, exact=True, threads=self._threads,
             dtype=self._usearch.ScalarKind.B1,
         )  # fmt: skip
-        return np.asarray(found.keys).reshape(len(queries), -1).astype(np.int64)
+
+    def positions(self, found: Any) -> _Ids:
+        """See `Contestant`."""
+        return np.atleast_2d(np.asarray(found.keys)).astype(np.int64)
 
     def save(self, folder: Path) -> None:
         """See `Contestant`."""
@@ -91,11 +94,14 @@ class USearchGraph:
         for name, value in setting.items():
             setattr(self._index, name, value)
 
-    def search(self, queries: _Codes, k: int) -> _Ids:
+    def search(self, queries: _Codes, k: int) -> Any:
         """See `Contestant`."""
-        found = self._index.search(queries[0] if len(queries) == 1 else queries, k, threads=self._threads)
-        keys = np.asarray(found.keys).reshape(len(queries), -1).astype(np.int64)
-        if len(queries) > 1:
+        return self._index.search(queries[0] if len(queries) == 1 else queries, k, threads=self._threads)
+
+    def positions(self, found: Any) -> _Ids:
+        """See `Contestant`."""
+        keys = np.atleast_2d(np.asarray(found.keys)).astype(np.int64)
+        if hasattr(found, "counts"):
             keys[np.arange(keys.shape[1]) >= np.asarray(found.counts)[:, None]] = -1
         return keys
 
@@ -154,6 +160,11 @@ class LanceFlat:
         ranks = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])
         found[rows[order], ranks] = answer["id"].to_numpy()[order]
         return found
+
+    def positions(self, found: Any) -> _Ids:
+        """See `Contestant`."""
+        positions: _Ids = found
+        return positions
 
     def save(self, folder: Path) -> None:
         """See `Contestant`."""
@@ -227,6 +238,11 @@ class MilvusLite:
         for row, matches in enumerate(answer):
             found[row, : len(matches)] = [match["id"] for match in matches]
         return found
+
+    def positions(self, found: Any) -> _Ids:
+        """See `Contestant`."""
+        positions: _Ids = found
+        return positions
 
     def save(self, folder: Path) -> None:
         """See `Contestant`."""

@@ -90,20 +90,21 @@ class _Worker:
         started = time.perf_counter()
         found = self._contestant.search(self._queries[:n], k)
         seconds = time.perf_counter() - started
-        np.save(file, found)
+        np.save(file, self._contestant.positions(found))
         return {"seconds": seconds}
 
-    def single(self, setting: dict[str, Any], k: int, threads: int, first: int, seconds: float) -> dict[str, Any]:
-        """Times queries one by one, from the given one on, for so many seconds (and no fewer than three)."""
+    def single(self, setting: dict[str, Any], k: int, threads: int, seconds: float) -> dict[str, Any]:
+        """Times queries one by one, in their order, for so many seconds (and no fewer than three)."""
         self._contestant.use(setting, threads)
-        self._contestant.search(self._queries[first : first + 1], k)
+        self._contestant.search(self._queries[-1:], k)
         times: list[float] = []
-        while len(times) < 3 or (sum(times) < seconds and len(times) < len(self._queries)):
-            at = (first + len(times)) % len(self._queries)
-            query = self._queries[at : at + 1]
+        spent = 0.0
+        while len(times) < len(self._queries) and (spent < seconds or len(times) < 3):
+            query = self._queries[len(times)][None]
             started = time.perf_counter()
             self._contestant.search(query, k)
             times.append(time.perf_counter() - started)
+            spent += times[-1]
         return {"seconds": times}
 
     def batch(self, setting: dict[str, Any], k: int, threads: int, n: int) -> dict[str, Any]:
