@@ -1,8 +1,8 @@
-"""Entries and stores for the tests."""
+"""Entries, stores and files of codes for the tests."""
 
 import numpy as np
 
-from index import Entry, FileStat, Store, pack_bits
+from index import CodeFileWriter, Entry, FileStat, Store, pack_bits
 
 N_BITS = 20
 
@@ -34,3 +34,12 @@ def filled(folder, n=10, *, n_bits=N_BITS, **files):
     if n:
         store.put([entry(i) for i in range(n)], codes(n, n_bits=n_bits))
     return store
+
+
+def code_file(path, codes, n_bits, *, n_blocks=3):
+    """Writes the codes to a file, in some blocks."""
+    with CodeFileWriter(path, n_bits) as writer:
+        for part in np.array_split(codes, n_blocks):
+            writer.append(part)
+            writer.flush()
+    return path

@@ -17,17 +17,14 @@ from index.hnsw import NavigableGraph
 from index.ivf import InvertedLists
 from index.tuning import own_queries, probe_of, recall_of
 from tests.index.brute import nearest, random_codes
+from tests.index.compiled import needs_kernel, use_kernel
 
-KERNEL = index.kernel._kernel
-needs_kernel = pytest.mark.skipif(not index.kernel.AVAILABLE, reason="needs the compiled kernel")
 NAMES = ["ivf", "ivf,lists=5,nprobe=2", "ivf,reach=0", "hnsw", "hnsw,m=4,ef=3", "BIVF4", "BHNSW8", "BHash8", "BHash4x4"]
 
 
 def use(monkeypatch, *, compiled=True):
     """Has structures built of few codes, with or without the kernel."""
-    compiled = compiled and KERNEL is not None
-    monkeypatch.setattr(index.kernel, "AVAILABLE", compiled)
-    monkeypatch.setattr(index.kernel, "_kernel", KERNEL if compiled else None)
+    use_kernel(monkeypatch, compiled)
     monkeypatch.setattr(index.choice, "_APPROXIMATE_ABOVE", 8)
     monkeypatch.setattr(index.segments, "_REBUILD_ABOVE", 8)
 

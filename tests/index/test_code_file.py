@@ -12,29 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import index.code_file
-import index.kernel
 from index import CodeFile, CodeFileWriter, StoreError, StoreLocked, StoreTooNew
-from tests.index.brute import nearest, random_codes
+from tests.index.brute import csr_rows, nearest, random_codes, rows_of
+from tests.index.compiled import use_kernel
+from tests.index.samples import code_file, filled
 from tests.index.samples import codes as codes_of_samples
-from tests.index.samples import filled
-from tests.index.test_search import csr_rows, rows_of
 
 ROOT = Path(__file__).parents[2]
 HEAD = index.code_file._CODES_AT
 
 
-def written(path, codes, n_bits, n_blocks=3):
-    with CodeFileWriter(path, n_bits) as writer:
-        for part in np.array_split(codes, n_blocks):
-            writer.append(part)
-            writer.flush()
-    return path
-
-
 @pytest.fixture
 def file(tmp_path):
     codes = random_codes(np.random.default_rng(0), 3000, 64, "clustered")
-    return written(tmp_path / "a.codes", codes, 64), codes
+    return code_file(tmp_path / "a.codes", codes, 64), codes
 
 
 @settings(max_examples=60)
@@ -50,12 +41,10 @@ def file(tmp_path):
 def test_search_equals_brute_force(tmp_path_factory, kind, n_bits, n, k, radius, with_kernel, seed):
     rng = np.random.default_rng(seed)
     codes = random_codes(rng, n, n_bits, kind)
-    path = written(tmp_path_factory.mktemp("codes") / "a.codes", codes, n_bits)
+    path = code_file(tmp_path_factory.mktemp("codes") / "a.codes", codes, n_bits)
     queries = np.concatenate([codes[:3], random_codes(rng, 3, n_bits)])
     with pytest.MonkeyPatch.context() as monkeypatch:
-        if not with_kernel:
-            monkeypatch.setattr(index.kernel, "AVAILABLE", False)
-            monkeypatch.setattr(index.kernel, "_kernel", None)
+        use_kernel(monkeypatch, with_kernel)
         opened = CodeFile.open(path)
         assert len(opened) == n
         assert np.array_equal(opened.codes(np.arange(n)), codes)

@@ -9,17 +9,16 @@ from hypothesis import strategies as st
 
 import index.code_lists
 import index.kernel
-from index import CodeFile, CodeFileWriter, CodeLists, StoreDamaged, StoreError
-from tests.index.brute import nearest, random_codes
-from tests.index.test_search import csr_rows, rows_of
+from index import CodeFile, CodeLists, StoreDamaged, StoreError
+from tests.index.brute import csr_rows, nearest, random_codes, rows_of
+from tests.index.compiled import needs_kernel
+from tests.index.samples import code_file
 
-pytestmark = pytest.mark.skipif(not index.kernel.AVAILABLE, reason="needs the compiled kernel")
+pytestmark = needs_kernel
 
 
 def file_of(path, codes, n_bits):
-    with CodeFileWriter(path, n_bits) as writer:
-        writer.append(codes)
-    return CodeFile.open(path)
+    return CodeFile.open(code_file(path, codes, n_bits, n_blocks=1))
 
 
 @settings(max_examples=40)

@@ -1,4 +1,3 @@
-import itertools
 import re
 import threading
 
@@ -8,30 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import index.faiss_scan
-import index.kernel
 import index.segments
 import index.structures
 from index import HammingIndex
-from tests.index.brute import nearest, random_codes
+from tests.index.brute import csr_rows, nearest, random_codes, rows_of
+from tests.index.compiled import KERNEL, needs_kernel, use_kernel
 
 KINDS = st.sampled_from(["random", "clustered", "equal"])
 
 
-def rows_of(distances, ids):
-    """The (distance, id) lists of a padded result."""
-    assert distances.dtype == np.int32
-    assert ids.dtype == np.int64
-    assert np.array_equal(distances == -1, ids == -1)
-    return [[(int(d), int(i)) for d, i in zip(*row, strict=True) if i >= 0] for row in zip(distances, ids, strict=True)]
-
-
-def csr_rows(limits, distances, ids):
-    pairs = list(zip(distances.tolist(), ids.tolist(), strict=True))
-    return [pairs[a:b] for a, b in itertools.pairwise(limits.tolist())]
-
-
-KERNEL = index.kernel._kernel
-PATHS = ["numpy", "faiss", "sampled"] + (["kernel", "tables"] if index.kernel.AVAILABLE else [])
+PATHS = ["numpy", "faiss", "sampled"] + (["kernel", "tables"] if KERNEL else [])
 
 
 @pytest.fixture(params=PATHS)
@@ -41,9 +26,7 @@ def path(request, monkeypatch):
 
 
 def use_path(name, monkeypatch):
-    compiled = name in ("kernel", "tables")
-    monkeypatch.setattr(index.kernel, "AVAILABLE", compiled)
-    monkeypatch.setattr(index.kernel, "_kernel", KERNEL if compiled else None)
+    use_kernel(monkeypatch, name in ("kernel", "tables"))
     monkeypatch.setattr(index.structures, "_TABLES_ABOVE", 8 if name == "tables" else 1 << 18)
     monkeypatch.setattr(index.faiss_scan, "_NUMPY_UP_TO", 4096 if name == "numpy" else 0)
     monkeypatch.setattr(index.faiss_scan, "_SAMPLE_ABOVE", 8 if name == "sampled" else 1 << 15)
@@ -256,7 +239,7 @@ def test_threads_search_while_another_adds_and_removes_whole_batches(scan, monke
     assert wrong == []
 
 
-@pytest.mark.skipif(KERNEL is None, reason="needs the compiled kernel")
+@needs_kernel
 @pytest.mark.parametrize("n_bits", [20, 64, 130])
 def test_what_the_kernel_answers_in_one_call_is_what_it_answers_step_by_step(n_bits, monkeypatch):
     rng = np.random.default_rng(n_bits)
@@ -275,7 +258,7 @@ def test_what_the_kernel_answers_in_one_call_is_what_it_answers_step_by_step(n_b
         assert np.array_equal(ids, expected[1])
 
 
-@pytest.mark.skipif(KERNEL is None, reason="needs the compiled kernel")
+@needs_kernel
 def test_the_kernel_leaves_arguments_that_it_does_not_know_to_python():
     searched = HammingIndex(20)
     searched.add(np.zeros((3, 3), np.uint8))

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import index.kernel
 import index.segments
 from index import HammingIndex
 from index.kernel import Found, merge_found
-from tests.index.brute import nearest, random_codes
-from tests.index.test_search import csr_rows, rows_of
+from tests.index.brute import csr_rows, nearest, random_codes, rows_of
+from tests.index.compiled import use_kernel
 
 
 class Gate:
@@ -165,8 +164,7 @@ def test_merging_what_was_found_equals_sorting_it(n_parts, n_queries, k, compile
             )
         )
     with pytest.MonkeyPatch.context() as monkeypatch:
-        if not compiled:
-            monkeypatch.setattr(index.kernel, "_kernel", None)
+        use_kernel(monkeypatch, compiled)
         merged = merge_found(parts, k)
     assert csr_rows(*merged) == [sorted(row)[:k] for row in rows]
     assert len(merged.limits) == n_queries + 1

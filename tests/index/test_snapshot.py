@@ -10,6 +10,7 @@ import index.live
 import index.snapshot
 import index.structures
 from index import Store
+from tests.index.compiled import use_kernel
 from tests.index.samples import codes, entry, filled
 
 
@@ -265,8 +266,7 @@ def test_tables_are_part_of_the_cache(tables, tmp_path, reads):
 def test_a_cache_with_tables_serves_without_the_kernel(tables, tmp_path, reads, monkeypatch):
     filled(tmp_path / "a.dhx", 400, n_bits=64).close()
     reads.clear()
-    monkeypatch.setattr(index.kernel, "AVAILABLE", False)
-    monkeypatch.setattr(index.kernel, "_kernel", None)
+    use_kernel(monkeypatch, False)
     with Store.open(tmp_path / "a.dhx") as store:
         assert store.search_ids(codes(400, n_bits=64), 1)[1].ravel().tolist() == list(range(1, 401))
     assert sum(reads) == 0

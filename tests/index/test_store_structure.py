@@ -10,6 +10,7 @@ import index.live
 import index.segments
 from index import Store, StoreError
 from index.codes import hamming_distances
+from tests.index.compiled import needs_kernel
 from tests.index.samples import codes, entry, filled
 
 N_BITS = 64
@@ -133,7 +134,7 @@ def test_a_structure_that_only_a_newer_version_knows_is_answered_exactly(folder)
         assert len(store.search_ids(codes(1, n_bits=N_BITS), 3)[1][0]) == 3
 
 
-@pytest.mark.skipif(not index.kernel.AVAILABLE, reason="needs the compiled kernel")
+@needs_kernel
 def test_a_graph_is_kept_in_the_cache(folder):
     with Store.open(folder, writable=True) as store:
         store.tune(structures=["hnsw,m=8"])

@@ -7,8 +7,8 @@ import index.kernel
 from index.groups import Groups, to_words
 from index.structures import MultiIndex, Scan
 from tests.index.brute import random_codes
+from tests.index.compiled import needs_kernel
 
-needs_kernel = pytest.mark.skipif(not index.kernel.AVAILABLE, reason="needs the compiled kernel")
 STRUCTURES = [Scan, pytest.param(MultiIndex, marks=needs_kernel)]
 
 
