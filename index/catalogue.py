@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from index.codes import Codes, n_code_bytes
+from index.copy_codes import CopyCodes
 from index.errors import NotAStore, StoreDamaged, StoreError, UnknownId
 from index.groups import Ids
 from index.records import Entry, FileStat, Filter, Metadata, Record, Skipped
@@ -42,7 +43,7 @@ class Catalogue:
 
     May be shared by threads. `meta` keys: n_bits, fingerprint, created, epoch (grows by one with every commit that
     touches images), n_images, changes_from (the change log is complete behind this epoch), snapshot, files, structure
-    (what searches).
+    (what searches), copy_bits, copy_fingerprint and copy_radius (see CopyCodes).
     """
 
     def __init__(self, path: Path, db: sqlite3.Connection, *, writable: bool) -> None:
@@ -50,6 +51,7 @@ class Catalogue:
         self.writable = writable
         self._db = db
         self._lock = threading.RLock()
+        self.copy_codes = CopyCodes(self)
         self.n_bits = int(self._meta_of("n_bits"))
         self.fingerprint = str(self._meta_of("fingerprint"))
         self._seed = zlib.crc32(self.fingerprint.encode())
@@ -141,6 +143,10 @@ class Catalogue:
         with self._lock, translated_errors(self.path):
             return self._db.execute(sql, values).fetchall()
 
+    def _change(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run sql for each of the rows, within the transaction that is open."""
+        self._db.executemany(sql, rows)
+
     def _rows_in(self, sql: str, keys: Sequence[Any]) -> Iterator[Any]:
         """Yield the rows of sql, whose `IN ($)` stands for the keys."""
         for batch in _batches(keys):
@@ -175,8 +181,11 @@ class Catalogue:
 
     # -- images --
 
-    def put(self, entries: Sequence[Entry], codes: Codes) -> list[int]:
-        """Insert images, or update those whose path is known (they keep their ids), in one transaction; return ids."""
+    def put(self, entries: Sequence[Entry], codes: Codes, copy_codes: Codes | None = None) -> list[int]:
+        """Insert images, or update those whose path is known (they keep their ids), in one transaction; return ids.
+
+        An image whose code changes without a new copy code loses the one it had.
+        """
         rows = {}
         for entry, code in zip(entries, codes, strict=True):
             rows[encode_path(entry.path)] = (entry, code.tobytes())
@@ -205,7 +214,19 @@ class Catalogue:
             self._db.executemany("INSERT OR IGNORE INTO changes VALUES (?, ?)", recoded)
             self._db.executemany("DELETE FROM skipped WHERE path = ?", ((path,) for path in rows))
             self.set_meta("n_images", self.n_images + len(new))
-        return [ids[encode_path(entry.path)] for entry in entries]
+            put = [ids[encode_path(entry.path)] for entry in entries]
+            if copy_codes is not None:
+                self.copy_codes.put(put, copy_codes)
+            else:
+                self.copy_codes.drop(id for _, id in recoded)
+        return put
+
+    def put_copy_codes(self, ids: Sequence[int], codes: Codes) -> None:
+        """Give images their copy codes, in one transaction; ids that are not here are passed over."""
+        with self._writing():
+            here = {row[0] for row in self._rows_in("SELECT id FROM images WHERE id IN ($)", ids)}
+            places = [place for place, id in enumerate(ids) if id in here]
+            self.copy_codes.put([ids[place] for place in places], codes[places])
 
     def relocate(self, moves: Sequence[tuple[int, FileStat]]) -> None:
         """Give images new paths, sizes and times, in one transaction; paths may be swapped."""
@@ -242,6 +263,7 @@ class Catalogue:
             gone = [row[0] for row in self._rows_in("SELECT id FROM images WHERE id IN ($)", ids)]
             self._db.executemany("DELETE FROM images WHERE id = ?", ((id,) for id in gone))
             self._db.executemany("INSERT OR IGNORE INTO changes VALUES (?, ?)", ((epoch, id) for id in gone))
+            self.copy_codes.drop(gone)
             self.set_meta("n_images", self.n_images - len(gone))
         return len(gone)
 
@@ -482,6 +504,8 @@ class Catalogue:
                     message = f"image {id} has a code that is not one of {self.n_bits} bits"
                 if message:
                     yield "row", show(path), f"{message}: remove image {id} and index its file again"
+            for id in self.copy_codes.problems():
+                yield "row", f"image {id}", f"its copy code is damaged: remove image {id} and index its file again"
             if n_rows != self.n_images:
                 yield "catalogue", str(self.path), f"{n_rows} images, but {self.n_images} were counted: {RESTORE}"
         except StoreDamaged as error:

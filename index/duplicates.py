@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.codes import Codes, check_codes
+from index.copy_codes import mirrored as mirrored_codes
 from index.groups import Ids
 from index.search import HammingIndex, check_radius
 
@@ -13,14 +14,15 @@ _BLOCK_ENTRIES = 1 << 21  # neighbours held at once
 
 
 def near_clusters(
-    codes: Codes, ids: Ids, radius: int, preference: npt.ArrayLike, *, n_bits: int
+    codes: Codes, ids: Ids, radius: int, preference: npt.ArrayLike, *, n_bits: int, mirrored: bool = False
 ) -> list[tuple[int, list[tuple[int, int]]]]:
     """Return (kept id, [(id, distance), ...]) for every image that has copies within the radius.
 
     Leader clustering: images are taken by preference (N,), smallest first, then by id. One that belongs to no cluster
     yet is kept, and takes all others within the radius of itself that belong to none. So every image that could be
     dropped lies within the radius (inclusive) of the one kept in its place; similarity is not passed along chains.
-    Clusters come in the order of preference, their members by (distance, id).
+    Clusters come in the order of preference, their members by (distance, id). With `mirrored`, codes are copy codes,
+    and the distance is the smaller of those to an image and to its mirror image.
 
     Raises:
         ValueError: wrong codes, a negative radius, or lengths that differ.
@@ -45,7 +47,7 @@ def near_clusters(
     while start < len(order):
         block = order[start : start + step]
         block = block[~taken[block]]
-        limits, distances, neighbours = index.range_search(distinct[block], radius)
+        limits, distances, neighbours = _neighbours(index, distinct[block], radius, mirrored)
         for row, leader in enumerate(block.tolist()):
             if taken[leader]:
                 continue
@@ -59,6 +61,24 @@ def near_clusters(
         per_query = max(1, len(neighbours) // max(1, len(block)))
         step = max(1, min(4 * step, 4096, _BLOCK_ENTRIES // per_query))
     return clusters
+
+
+def _neighbours(
+    index: HammingIndex, codes: Codes, radius: int, mirrored: bool
+) -> tuple[Ids, npt.NDArray[np.int32], Ids]:
+    """Return what is within the radius of each code, as `HammingIndex.range_search`, in any order."""
+    found = index.range_search(codes, radius)
+    if not mirrored:
+        return found
+    also = index.range_search(mirrored_codes(codes), radius)
+    rows = np.concatenate([np.repeat(np.arange(len(codes)), np.diff(limits)) for limits, _, _ in (found, also)])
+    distances = np.concatenate((found[1], also[1]))
+    ids = np.concatenate((found[2], also[2]))
+    order = np.lexsort((distances, ids, rows))
+    rows, distances, ids = rows[order], distances[order], ids[order]
+    first = np.ones(len(rows), np.bool_)
+    first[1:] = (rows[1:] != rows[:-1]) | (ids[1:] != ids[:-1])
+    return np.searchsorted(rows[first], np.arange(len(codes) + 1)), distances[first], ids[first]
 
 
 def _cluster(

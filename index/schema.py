@@ -68,8 +68,15 @@ def _create_tables(db: sqlite3.Connection) -> None:
     db.execute("CREATE TABLE changes (epoch INTEGER, id INTEGER, PRIMARY KEY (epoch, id)) WITHOUT ROWID")
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create_tables]
+def _create_copy_codes(db: sqlite3.Connection) -> None:
+    db.execute("CREATE TABLE copy_codes (id INTEGER PRIMARY KEY, code BLOB NOT NULL, crc INTEGER NOT NULL)")
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create_tables, _create_copy_codes]
 """Each brings the schema one version further, in one transaction; append, never change."""
+
+_READABLE_FROM = 1
+"""The oldest version that can be read as it is; what came later only adds tables that may be missing."""
 
 
 def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
@@ -130,7 +137,9 @@ def migrate(path: Path, db: sqlite3.Connection, *, writable: bool) -> None:
             f"{path} has format {version}, this program knows {len(MIGRATIONS)}:"
             " update the program (pip install -U deephash)"
         )
-    if version < len(MIGRATIONS) and not writable:
+    if not writable and version < len(MIGRATIONS):
+        if version >= _READABLE_FROM:
+            return
         raise StoreError(f"{path} has the older format {version}: open it once for writing to bring it up to date")
     for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
         db.execute("BEGIN IMMEDIATE")

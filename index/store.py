@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +30,8 @@ from index.array_files import sync_folder, write_file
 from index.catalogue import NAME, Catalogue
 from index.code_file import CodeFileWriter
 from index.codes import Codes, check_codes, check_n_bits, n_code_bytes
+from index.copy_codes import CopyCodes
+from index.copy_codes import mirrored as mirrored_code
 from index.errors import ModelMismatch, NotAStore, StoreDamaged, StoreError, StoreFull, StoreLocked
 from index.groups import Distances, Ids
 from index.live import LiveIndex
@@ -211,11 +214,11 @@ class Store:
 
     # -- images in and out --
 
-    def put(self, entries: Sequence[Entry], codes: npt.ArrayLike) -> Ids:
+    def put(self, entries: Sequence[Entry], codes: npt.ArrayLike, copy_codes: Codes | None = None) -> Ids:
         """Add images with their codes, or update those whose path is known; return their ids (N,) int64.
 
         One transaction: when this returns, all of them are safe on disk; when it raises, none is. A known path keeps
-        its id. Where a path comes twice, its last entry counts.
+        its id. Where a path comes twice, its last entry counts. `copy_codes` as in `use_copy_codes`.
 
         Raises:
             ValueError: codes that do not fit the store or the entries, or an entry that cannot be stored.
@@ -224,7 +227,8 @@ class Store:
         array = self._check(codes, "codes")
         if len(array) != len(entries):
             raise ValueError(f"{len(entries)} entries came with {len(array)} codes: pass one code for each entry")
-        return np.array(self._catalogue.put(entries, array) if len(array) else [], dtype=np.int64)
+        copies = None if copy_codes is None else self._check_copy_codes(copy_codes, len(entries))
+        return np.array(self._catalogue.put(entries, array, copies) if len(array) else [], dtype=np.int64)
 
     def relocate(self, moves: Sequence[tuple[int, FileStat]]) -> None:
         """Give images (ids) a new path, size and time: files that were moved or touched. One transaction.
@@ -459,43 +463,126 @@ class Store:
 
     # -- copies --
 
-    def duplicates(self, radius: int | None = None, where: Filter | None = None) -> list[DuplicateCluster]:
+    @property
+    def copy_codes(self) -> CopyCodes:
+        """The codes by which near copies are found; `n_bits` is 0 where it is done by the images' own codes."""
+        return self._catalogue.copy_codes
+
+    @property
+    def copy_bits(self) -> int:
+        """The bits of the codes that near copies are found by, and so the largest distance."""
+        return self.copy_codes.n_bits or self.n_bits
+
+    @property
+    def copy_radius(self) -> int:
+        """The radius to find near copies with: that of the model of copy codes, or a 32nd of the bits without one."""
+        return self.copy_codes.radius if self.copy_codes.n_bits else self.n_bits // 32
+
+    def use_copy_codes(self, n_bits: int, fingerprint: str, radius: int) -> None:
+        """Find near copies by codes of their own from now on.
+
+        A copy code is one of n_bits whose halves trade places when the image is mirrored; the fingerprint says which
+        model makes them, and images within the radius are copies by default. Codes of another fingerprint are dropped.
+        """
+        self._catalogue.copy_codes.use(check_n_bits(n_bits), fingerprint, check_radius(radius))
+
+    def put_copy_codes(self, ids: Iterable[int], codes: Codes) -> None:
+        """Give images (ids) their copy codes (N, n_bytes) uint8; ids that are not here are passed over.
+
+        Raises:
+            ValueError: codes that do not fit the ids, or `use_copy_codes`.
+        """
+        wanted = _plain(ids)
+        self._catalogue.put_copy_codes(wanted, self._check_copy_codes(codes, len(wanted)))
+
+    def duplicates(
+        self, radius: int | None = None, where: Filter | None = None, *, mirrored: bool = False
+    ) -> list[DuplicateCluster]:
         """Return the images that are copies of one: with equal content, or within the radius (inclusive) of it too.
+
+        Distances are between copy codes, if there are any, else between codes. Images without a copy code are copies
+        of nothing but equal content. `mirrored`: also what is within the radius once mirrored.
 
         Kept is the one with most pixels, then most bytes, then the smallest id; each of the others lies within the
         radius of it. Clusters are ordered by the kept id, their others by (distance, id); `identical` means that all
-        have equal content.
+        have equal content. The records' codes are those that were compared: copy codes, of the mirrored image where
+        that is the nearer one.
+
+        Raises:
+            ValueError: a negative radius, or `mirrored` without copy codes.
         """
+        if mirrored and not self.copy_codes.n_bits:
+            raise ValueError("mirrored copies are found by copy codes, and there are none: index the folder again")
         if radius is None:
             with self._catalogue.reading():
                 found = [self._exact(group) for group in duplicates.exact_groups(self._catalogue.copies(where))]
         else:
-            found = self._near(check_radius(radius), where)
+            found = self._near(check_radius(radius), where, mirrored=mirrored)
         return sorted(found, key=lambda cluster: cluster.keep.id)
 
     def _exact(self, group: list[int]) -> DuplicateCluster:
         keep, *drop = sorted(self._catalogue.records(group), key=_preference)
-        return DuplicateCluster("identical", keep, tuple(_apart(keep, drop)))
+        return DuplicateCluster("identical", keep, tuple((record, 0) for record in drop))
 
-    def _near(self, radius: int, where: Filter | None) -> list[DuplicateCluster]:
+    def _near(self, radius: int, where: Filter | None, *, mirrored: bool) -> list[DuplicateCluster]:
         with self._catalogue.reading():
-            codes, offsets, members = self._live.considered(where).groups()
-            order = np.argsort(members)
-            ids = members[order]
+            if self.copy_codes.n_bits:
+                n_bits, (ids, codes), found = self.copy_codes.n_bits, *self._copy_coded(where)
+            else:
+                n_bits, (ids, codes), found = self.n_bits, self._coded(where), list[DuplicateCluster]()
             sizes = self._catalogue.sizes(ids)
         rank = np.empty(len(ids), dtype=np.int64)
         rank[np.lexsort((ids, -sizes[:, 1], -sizes[:, 0]))] = np.arange(len(ids))
-        rows = np.repeat(codes, np.diff(offsets), axis=0)[order]
-        found = []
+        place: dict[int, int] | None = None
         # This may take minutes: other threads can read and write meanwhile.
-        for kept, others in duplicates.near_clusters(rows, ids, radius, rank, n_bits=self.n_bits):
+        for kept, others in duplicates.near_clusters(codes, ids, radius, rank, n_bits=n_bits, mirrored=mirrored):
             if any(id not in self for id in (kept, *(id for id, _ in others))):
                 continue
             keep, *drop = self._catalogue.records([kept, *(id for id, _ in others)])
             same = bool(keep.content_hash) and all(record.content_hash == keep.content_hash for record in drop)
+            if self.copy_codes.n_bits:
+                place = place or {id: at for at, id in enumerate(ids.tolist())}
+                keep = replace(keep, code=codes[place[kept]].tobytes())
+                apart = zip(drop, others, strict=True)
+                drop = [
+                    replace(r, code=_compared(codes[place[r.id]], keep.code, distance)) for r, (_, distance) in apart
+                ]
             pairs = tuple(zip(drop, (distance for _, distance in others), strict=True))
             found.append(DuplicateCluster("identical" if same else "near", keep, pairs))
         return found
+
+    def _coded(self, where: Filter | None) -> tuple[Ids, Codes]:
+        codes, offsets, members = self._live.considered(where).groups()
+        order = np.argsort(members)
+        return members[order], np.repeat(codes, np.diff(offsets), axis=0)[order]
+
+    def _copy_coded(self, where: Filter | None) -> tuple[tuple[Ids, Codes], list[DuplicateCluster]]:
+        """Return images with their copy codes, and clusters of equal content among those without any."""
+        ids, codes = self.copy_codes.all()
+        wanted = self._catalogue.ids(where)
+        here = np.isin(ids, wanted)
+        ids, codes = ids[here], codes[here]
+        lacking = set(np.setdiff1d(wanted, ids).tolist())
+        twins, clusters = list[tuple[int, int]](), list[DuplicateCluster]()
+        for group in duplicates.exact_groups(self._catalogue.copies(where)) if lacking else ():
+            coded = next((id for id in group if id not in lacking), None)
+            if coded is None:
+                clusters.append(self._exact(group))
+            else:
+                twins += [(id, coded) for id in group if id in lacking]
+        if twins:
+            of_twins = codes[np.searchsorted(ids, [coded for _, coded in twins])]
+            ids, codes = np.concatenate((ids, [id for id, _ in twins])), np.concatenate((codes, of_twins))
+        return (ids, codes), clusters
+
+    def _check_copy_codes(self, codes: Codes, n_images: int) -> Codes:
+        n_bits = self.copy_codes.n_bits
+        if not n_bits:
+            raise ValueError("this store has no copy codes: call use_copy_codes first")
+        array = check_codes(codes, n_bits, name="copy codes")
+        if len(array) != n_images:
+            raise ValueError(f"{n_images} images came with {len(array)} copy codes: pass one for each")
+        return array
 
     # -- health --
 
@@ -591,14 +678,14 @@ def _plain(ids: Iterable[int]) -> list[int]:
     return [int(id) for id in ids]
 
 
+def _compared(code: Codes, kept: bytes, distance: int) -> bytes:
+    """Return the code (n_bytes,), or that of the mirrored image: the one at this distance of the kept one."""
+    apart = int(np.bitwise_count(code ^ np.frombuffer(kept, np.uint8)).sum())
+    return code.tobytes() if apart == distance else mirrored_code(code).tobytes()
+
+
 def _preference(record: Record) -> tuple[int, int, int]:
     return -record.width * record.height, -record.n_bytes, record.id
-
-
-def _apart(keep: Record, drop: list[Record]) -> list[tuple[Record, int]]:
-    kept = int.from_bytes(keep.code)
-    pairs = [(record, (int.from_bytes(record.code) ^ kept).bit_count()) for record in drop]
-    return sorted(pairs, key=lambda pair: (pair[1], pair[0].id))
 
 
 def _locked(folder: Path, timeout: float) -> filelock.BaseFileLock:

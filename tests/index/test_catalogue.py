@@ -59,7 +59,9 @@ def test_each_migration_runs_once_in_one_transaction(path, monkeypatch):
         raise RuntimeError("power cut")
 
     monkeypatch.setattr(index.schema, "MIGRATIONS", [*MIGRATIONS, add_column])
-    with pytest.raises(StoreError, match="older format 1: open it once for writing"):
+    Catalogue.open(path, writable=False).close()
+    monkeypatch.setattr(index.schema, "_READABLE_FROM", len(MIGRATIONS) + 1)
+    with pytest.raises(StoreError, match=f"older format {len(MIGRATIONS)}: open it once for writing"):
         Catalogue.open(path, writable=False)
     for _ in range(2):
         Catalogue.open(path, writable=True).close()

@@ -7,14 +7,17 @@ from hypothesis import strategies as st
 
 import index.duplicates
 from index import Filter, Store, hamming_distances
+from index.copy_codes import mirrored
 from index.duplicates import exact_groups, near_clusters
 from tests.index.brute import random_codes
 from tests.index.samples import codes, entry
 
 
-def slow_clusters(table, ids, radius, preference):
+def slow_clusters(table, ids, radius, preference, *, mirrors=False):
     """Leader clustering as one would tell it."""
     distances = hamming_distances(table, table)
+    if mirrors:
+        distances = np.minimum(distances, hamming_distances(mirrored(table), table))
     free, clusters = set(range(len(ids))), []
     for leader in sorted(free, key=lambda i: (preference[i], ids[i])):
         if leader in free:
@@ -33,15 +36,18 @@ def slow_clusters(table, ids, radius, preference):
     radius=st.integers(0, 30),
     seed=st.integers(0, 999),
     block=st.sampled_from([3, 1 << 20]),
+    mirrors=st.booleans(),
 )
-def test_clusters_equal_the_slow_loop(n, n_bits, kind, radius, seed, block):
+def test_clusters_equal_the_slow_loop(n, n_bits, kind, radius, seed, block, mirrors):
+    if mirrors:
+        n_bits = 64
     rng = np.random.default_rng(seed)
     table, ids = random_codes(rng, n, n_bits, kind), rng.permutation(1000)[:n]
     preference = rng.integers(0, 5, n)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(index.duplicates, "_BLOCK_ENTRIES", block)
-        found = near_clusters(table, ids, radius, preference, n_bits=n_bits)
-    assert found == slow_clusters(table, ids, radius, preference)
+        found = near_clusters(table, ids, radius, preference, n_bits=n_bits, mirrored=mirrors)
+    assert found == slow_clusters(table, ids, radius, preference, mirrors=mirrors)
 
 
 def test_similarity_is_not_passed_along_chains():
