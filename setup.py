@@ -63,7 +63,7 @@ setup(
     extras_require={
         "backbones": BACKBONES,
         # What benchmarks.search measures beside ours; LanceDB and Milvus Lite want environments of their own.
-        "bench": ["usearch>=2.16"],
+        "bench": ["usearch>=2.16", "imagehash>=4.3", "pdqhash>=0.2.7"],
         "client": CLIENT,
         "heic": ["pillow-heif>=0.18"],
         "plots": PLOTS,

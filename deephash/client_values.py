@@ -40,6 +40,8 @@ class ServerStats:
     n_images: int
     n_skipped: int
     n_bits: int
+    copy_bits: int
+    copy_radius: int
     fingerprint: str
     epoch: int
     created: str

@@ -170,12 +170,16 @@ class ImageSearch:
 
     # Housekeeping.
 
-    def duplicates(self, *, radius: int | None = None, where: Filter | None = None) -> list[DuplicateCluster]:
+    def duplicates(
+        self, *, radius: int | None = None, where: Filter | None = None, mirrored: bool = False
+    ) -> list[DuplicateCluster]:
         """Returns clusters of copies, each with the copy to keep: most pixels, then most bytes, then oldest id.
 
-        Files of identical content always; with a radius also images within that Hamming distance of the kept one.
+        Files of identical content always; with a radius also images whose copy codes (``copies``) are within that
+        Hamming distance of the kept one's, or, with ``mirrored``, are once mirrored; ``store.copy_radius`` is the one
+        that was measured.
         """
-        return self.store.duplicates(radius, where=where)
+        return self.store.duplicates(radius, where=where, mirrored=mirrored)
 
     def records(self, ids: Iterable[int]) -> list[Record]:
         """Returns what is stored of these images, in the order of the ids. Raises UnknownId."""

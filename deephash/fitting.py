@@ -113,7 +113,7 @@ def sample_files(files: Sequence[FileStat], size: int = SAMPLE_SIZE) -> list[Fil
 
 
 def sample_features(model: HashModel, files: Sequence[FileStat], *, on_progress: OnProgress) -> Sample:
-    """Returns the features of the files that can be read; their pixels are let go."""
+    """Returns the features of the files that can be read; their pixels for the model are let go."""
     images: list[Decoded] = []
     failed: list[Failed] = []
     features: list[NDArray[np.float32]] = [np.empty((0, model.n_features), np.float32)]
@@ -160,4 +160,5 @@ def fit_hash_layer(
 
 
 def _without_pixels(item: Decoded) -> Decoded:
-    return Decoded(item.file, item.content_hash, item.width, item.height, np.empty((0, 0, 3), np.uint8))
+    nothing = np.empty((0, 0, 3), np.uint8)
+    return Decoded(item.file, item.content_hash, item.width, item.height, nothing, item.copy_pixels)

@@ -14,6 +14,7 @@ import numpy as np
 
 from index import FileStat
 
+from .copies import copy_spec
 from .image_errors import failure_reason
 from .image_formats import IMAGE_SUFFIXES
 from .image_limits import MAX_PIXELS
@@ -29,7 +30,8 @@ class Decoded:
     """An image ready for a model.
 
     ``width`` and ``height`` are those of the whole picture as a person sees it (after EXIF rotation);
-    ``pixels`` is (size, size, 3) uint8; ``content_hash`` is that of the file's bytes.
+    ``pixels`` is (size, size, 3) uint8, ``copy_pixels`` the same for the model of copy codes (``copies``);
+    ``content_hash`` is that of the file's bytes.
     """
 
     file: FileStat
@@ -37,6 +39,7 @@ class Decoded:
     width: int
     height: int
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    copy_pixels: np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,8 @@ def decode_file(file: FileStat, spec: InputSpec, *, max_pixels: int = MAX_PIXELS
     try:
         with open_regular(file.path) as stream:
             digest = content_hash(stream)
-            image, (width, height) = decode(stream, max_pixels=max_pixels, at_least=spec.resize)
-        return Decoded(file, digest, width, height, preprocess(image, spec))
+            at_least = max(spec.resize, copy_spec().resize)
+            image, (width, height) = decode(stream, max_pixels=max_pixels, at_least=at_least)
+        return Decoded(file, digest, width, height, preprocess(image, spec), preprocess(image, copy_spec()))
     except Exception as error:
         return Failed(file, failure_reason(error))

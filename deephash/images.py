@@ -137,14 +137,18 @@ def _decode_once(file: BinaryIO, max_pixels: int, at_least: int | None) -> tuple
 def preprocess(image: Image.Image, spec: InputSpec) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Returns the centre of an image as (spec.size, spec.size, 3) uint8, its short side scaled to spec.resize.
 
-    Only the crop is ever computed: an image of 1 x 50,000 costs no more than any other.
+    With spec.squash, the whole image. Only the crop is ever computed: an image of 1 x 50,000 costs no more than any
+    other.
     """
     if image.mode != "RGB":
         image = to_rgb(image)
     width, height = image.size
-    side = min(width, height) * spec.size / spec.resize
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, min(left + side, width), min(top + side, height))
+    if spec.squash:
+        box = (0.0, 0.0, float(width), float(height))
+    else:
+        side = min(width, height) * spec.size / spec.resize
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, min(left + side, width), min(top + side, height))
     # From a gap of 3 on the result cannot be told from the slow way (Pillow's documentation; a test measures it).
     crop = image.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation], box=box, reducing_gap=3.0)
     return np.array(crop, dtype=np.uint8)

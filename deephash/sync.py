@@ -1,5 +1,6 @@
 """Brings an index in step with folders: decodes what is new or changed, moves what moved, prunes what is gone."""
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from index import Entry, FileStat, Record, Skipped, Store
 from index.records import Metadata
 
+from .copies import COPY_MODEL, copy_spec, use_copy_codes
 from .errors import CollectionError
 from .image_batches import Decode, ImageBatches
 from .image_files import Decoded, Failed, find_images, hash_file
@@ -93,6 +95,7 @@ class SyncTask:
         on_progress: called about once a batch.
         started: ``time.monotonic()`` of when the run began, when that was earlier.
         decode: decodes one file, as in ``ImageBatches``.
+        load_copy_model: returns the model of copy codes, as ``load_model``.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class SyncTask:
         on_progress: OnProgress = ignore_progress,
         started: float | None = None,
         decode: Decode | None = None,
+        load_copy_model: "Callable[[], HashModel] | None" = None,
     ):
         self.store = store
         self.report = SyncReport()
@@ -111,6 +115,7 @@ class SyncTask:
         self._annotate = annotate
         self._on_progress = on_progress
         self._decode = decode
+        self._copy_model = _Late(load_copy_model or _load_copy_model)
         self._n_done = 0
         self._started = time.monotonic() if started is None else started
 
@@ -132,6 +137,7 @@ class SyncTask:
         report = self.report
         report.found = len(files)
         try:
+            use_copy_codes(self.store)
             for root in roots:
                 self.store.add_root(root)
             self._forget_mended(files)
@@ -142,6 +148,7 @@ class SyncTask:
                 self._put_sample(sample)
                 changed = self.store.changed(changed)
             self._encode_new(changed)
+            self._encode_missing_copies()
             if self._annotate is not None:
                 self._annotate_rows(files)
             self._reconcile_vanished(roots, {file.path for file in files}, unreadable, prune=prune)
@@ -158,7 +165,8 @@ class SyncTask:
     def _put_batch(self, images: Sequence[Decoded], codes: NDArray[np.uint8], failed: Sequence[Failed]) -> None:
         if images:
             known = self.store.by_path([image.file.path for image in images])
-            self.store.put([self._entry(image, known.get(image.file.path)) for image in images], codes)
+            copy_codes = self._copy_model.encode(np.stack([image.copy_pixels for image in images]))
+            self.store.put([self._entry(image, known.get(image.file.path)) for image in images], codes, copy_codes)
             self.report.updated += len(known)
             self.report.added += len(images) - len(known)
             self.report.decoded += len(images)
@@ -246,7 +254,12 @@ class SyncTask:
             self.store.relocate(relocations)
         if copies:
             entries = [self._copied_entry(file, twin, known.get(file.path)) for file, twin in copies]
-            self.store.put(entries, np.stack([np.frombuffer(twin.code, np.uint8) for _, twin in copies]))
+            # Before the images change: files may have been swapped.
+            of_twins = self.store.copy_codes.of([twin.id for _, twin in copies])
+            ids = self.store.put(entries, _stacked([twin.code for _, twin in copies])).tolist()
+            coded = [(id, of_twins[twin.id]) for id, (_, twin) in zip(ids, copies, strict=True) if twin.id in of_twins]
+            if coded:
+                self.store.put_copy_codes([id for id, _ in coded], _stacked([code for _, code in coded]))
         return {file.path for file in files} - unknown
 
     def _encode_new(self, changed: Sequence[FileStat]) -> None:
@@ -261,6 +274,21 @@ class SyncTask:
             self._put_batch(good, codes, [item for item in batch if isinstance(item, Failed)])
             self._n_done += len(batch)
             self._on_progress(Progress("encode", self._n_done, len(changed)))
+
+    def _encode_missing_copies(self) -> None:
+        """Gives copy codes to images that were indexed by a program without them, as far as their files are there."""
+        lacking, n_done = self.store.copy_codes.lacking().tolist(), 0
+        for chunk in _chunks(lacking):
+            records = {record.path: record for record in self.store.records(chunk)}
+            files = [FileStat(record.path, record.n_bytes, record.mtime_ns) for record in records.values()]
+            there = [file for file in files if _is_unchanged(file)]
+            for batch in ImageBatches(there, copy_spec(), decode=self._decode):
+                good = [item for item in batch if isinstance(item, Decoded)]
+                if good:
+                    codes = self._copy_model.encode(np.stack([item.copy_pixels for item in good]))
+                    self.store.put_copy_codes([records[item.file.path].id for item in good], codes)
+            n_done += len(chunk)
+            self._on_progress(Progress("copies", n_done, len(lacking)))
 
     def _reconcile_vanished(
         self, roots: Sequence[str], seen: set[str], unreadable: Sequence[Skipped], *, prune: bool
@@ -320,6 +348,34 @@ class SyncTask:
                     changes.setdefault(repr(given), (given, []))[1].append(record.id)
             for (label, metadata), ids in changes.values():
                 self.store.annotate(ids, label=label, metadata=metadata)
+
+
+class _Late:
+    """A model that is loaded when it has to encode."""
+
+    def __init__(self, load: "Callable[[], HashModel]") -> None:
+        self._load = functools.cache(load)
+
+    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._load().encode(pixels)
+
+
+def _load_copy_model() -> "HashModel":
+    from .model import load_model  # torch comes with it
+
+    return load_model(COPY_MODEL)
+
+
+def _stacked(codes: Sequence[bytes]) -> NDArray[np.uint8]:
+    return np.stack([np.frombuffer(code, np.uint8) for code in codes])
+
+
+def _is_unchanged(file: FileStat) -> bool:
+    try:
+        status = os.stat(file.path)
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (file.n_bytes, file.mtime_ns)
 
 
 def _is_gone(path: str) -> bool:

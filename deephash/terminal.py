@@ -26,7 +26,13 @@ __all__ = [
     "size_text",
 ]
 
-_STAGES = {"fit": "reading a sample", "encode": "indexing", "train": "training", "apply": "comparing"}
+_STAGES = {
+    "fit": "reading a sample",
+    "encode": "indexing",
+    "copies": "making copy codes",
+    "train": "training",
+    "apply": "comparing",
+}
 _LOG_SECONDS = 10
 _MAX_SKIPPED_SHOWN = 20
 

@@ -15,7 +15,7 @@ __all__ = ["DuplicateLists"]
 _REMEMBERED = 4
 
 Clusters = list[DuplicateCluster]
-_Key = tuple[int | None, str, int]
+_Key = tuple[int | None, str, bool, int]
 
 
 class DuplicateLists:
@@ -27,9 +27,9 @@ class DuplicateLists:
         self._lock = threading.Lock()
         self._one_at_a_time = threading.Lock()
 
-    def clusters(self, radius: int | None, where: Filter | None, epoch: int) -> Future[Clusters]:
+    def clusters(self, radius: int | None, where: Filter | None, mirrored: bool, epoch: int) -> Future[Clusters]:
         """Returns the clusters, as ``Store.duplicates`` does, of the index at an epoch; it may take minutes."""
-        key = (radius, repr(where), epoch)
+        key = (radius, repr(where), mirrored, epoch)
         with self._lock:
             found = self._lists.get(key)
             if found is not None and not (found.done() and found.exception() is not None):
@@ -38,13 +38,15 @@ class DuplicateLists:
             future = self._lists[key] = Future()
             while len(self._lists) > _REMEMBERED:
                 self._lists.popitem(last=False)
-        work = threading.Thread(target=self._work, args=(future, radius, where), name="deephash-copies", daemon=True)
+        work = threading.Thread(
+            target=self._work, args=(future, radius, where, mirrored), name="deephash-copies", daemon=True
+        )
         work.start()
         return future
 
-    def _work(self, future: Future[Clusters], radius: int | None, where: Filter | None) -> None:
+    def _work(self, future: Future[Clusters], radius: int | None, where: Filter | None, mirrored: bool) -> None:
         with self._one_at_a_time:
             try:
-                future.set_result(self._stores.patient.duplicates(radius, where))
+                future.set_result(self._stores.patient.duplicates(radius, where, mirrored=mirrored))
             except BaseException as error:
                 future.set_exception(error)

@@ -236,11 +236,16 @@ class Limits(_Example):
 
 
 class StatsAnswer(_Example):
-    """The index in numbers, and what this server takes. ``trouble``: why images cannot be encoded, if so."""
+    """The index in numbers, and what this server takes. ``trouble``: why images cannot be encoded, if so.
+
+    ``copy_bits`` and ``copy_radius`` are of the codes that copies are found by.
+    """
 
     n_images: int
     n_skipped: int
     n_bits: int
+    copy_bits: int
+    copy_radius: int
     fingerprint: str
     epoch: int
     created: str

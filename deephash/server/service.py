@@ -14,8 +14,10 @@ from anyio import CapacityLimiter
 from index import UnknownId
 
 from ..annotations import folder_labels
+from ..copies import COPY_MODEL, copy_spec
 from ..engine import MODEL_FILE, ImageSearch
 from ..image_files import find_images
+from ..model_file import find_model
 from ..paths import display_path
 from ..progress import OnProgress
 from ..sync import Annotate, SyncReport, SyncTask, find_collection
@@ -34,6 +36,7 @@ from .stores import Stores
 from .uploads import annotations_of_uploads, forget_annotations
 
 if TYPE_CHECKING:
+    from ..input_spec import InputSpec
     from ..model import HashModel
 
 __all__ = ["Service"]
@@ -194,7 +197,7 @@ class Service:
         self, annotate: Annotate | None, on_progress: OnProgress, *, pool: DecodePool | None = None
     ) -> Iterator[SyncTask]:
         with ExitStack() as stack:
-            load_model = self.encoder.model
+            load_model, load_copy_model = self.encoder.model, None
             if pool is None:
                 # Processes of its own leave the processors to those that answer queries, but take a while to start.
                 pool = self._decode_pool(_UNLIMITED, nice=BACKGROUND)
@@ -202,12 +205,22 @@ class Service:
 
                 def load_model() -> HashModel:
                     card = self.search.card
-                    model = BackgroundModel(self.search.folder / MODEL_FILE, card.input_spec)
-                    stack.callback(model.close)
-                    return cast("HashModel", model)
+                    return self._in_background(stack, self.search.folder / MODEL_FILE, card.input_spec)
+
+                def load_copy_model() -> HashModel:
+                    return self._in_background(stack, find_model(COPY_MODEL), copy_spec())
 
             store = stack.enter_context(self.stores.writing())
-            yield SyncTask(store, load_model, annotate=annotate, on_progress=on_progress, decode=pool.decode)
+            yield SyncTask(
+                store, load_model, annotate=annotate, on_progress=on_progress, decode=pool.decode,
+                load_copy_model=load_copy_model,
+            )  # fmt: skip
+
+    @staticmethod
+    def _in_background(stack: ExitStack, path: Path, spec: InputSpec) -> HashModel:
+        model = BackgroundModel(path, spec)
+        stack.callback(model.close)
+        return cast("HashModel", model)
 
     def _uploads_left(self) -> list[str]:
         folder = self.settings.uploads

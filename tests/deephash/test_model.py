@@ -15,6 +15,7 @@ from torch import nn
 from deephash import BackboneError, DeepHashError, HashModel, InputSpec, ModelError, builtin_models, load_model
 from deephash import model as model_module
 from deephash.backbones import Backbone, create_backbone
+from deephash.copy_net import COPY_SPEC
 from deephash.inference import inference_copy
 from deephash.model import untrained_model
 from deephash.model_file import find_model, read_card
@@ -27,6 +28,7 @@ BUILTIN_FINGERPRINTS = {
     "general-256": "039185a2fec69fbdcb0845adbfd97153",
     "general-512": "296051e3696364a753cd586def9171b0",
     "cifar10-dsdh-48": "bcb1f62c4f74be1f8ced9f9cada427e8",
+    "copies-256": "4fff09d4c7581a5ccb477312affc8ac5",
 }
 
 
@@ -480,6 +482,9 @@ def test_builtin_models_are_these_and_small():
         if name.startswith("general-"):
             assert path.stat().st_size < 2_000_000
             assert (card.method, card.backbone_weights, card.training["labels"]) == ("itq", "package", "none")
+        elif name.startswith("copies-"):
+            assert path.stat().st_size < 2_000_000
+            assert (card.method, card.backbone_weights, card.training["labels"]) == ("copies", "file", "none")
         else:
             assert path.stat().st_size < 12_000_000
             assert (card.method, card.backbone_weights, card.training["protocol"]) == ("dsdh", "file", "cifar10-1")
@@ -487,7 +492,8 @@ def test_builtin_models_are_these_and_small():
 
 def test_builtin_models_load_and_share_their_preprocessing():
     models = [load_model(name) for name in builtin_models()]
-    assert {model.input_spec for model in models} == {InputSpec(224, 224, (0.5,) * 3, (0.5,) * 3)}
+    assert {model.input_spec for model in models[:-1]} == {InputSpec(224, 224, (0.5,) * 3, (0.5,) * 3)}
+    assert models[-1].input_spec == COPY_SPEC
     assert [model.card.fingerprint for model in models] == list(BUILTIN_FINGERPRINTS.values())
 
 

@@ -54,7 +54,7 @@ export function prepareDuplicates(given) {
   stats = given;
   decisions.loadDecisions(stats);
   parts = Object.fromEntries(IDS.map((id) => [id, byId(id)]));
-  parts.near.max = Math.max(4, Math.floor(stats.n_bits / 4));
+  parts.near.max = Math.max(4, Math.floor(stats.copy_bits / 4));
   parts.near.addEventListener("input", tellNearness);
   parts.near.addEventListener(
     "input",
@@ -75,7 +75,7 @@ export function prepareDuplicates(given) {
 /** Draws the view as a state says. */
 export function drawDuplicates(now) {
   if (now.page !== "duplicates") return;
-  const radius = now.near ?? Math.floor(stats.n_bits / 32);
+  const radius = now.near ?? stats.copy_radius;
   for (const tab of parts.kinds.children) {
     tab.setAttribute("aria-selected", String(tab.dataset.kind === now.kind));
     tab.tabIndex = tab.dataset.kind === now.kind ? 0 : -1;
@@ -200,7 +200,7 @@ function restorePicks() {
 
 function proposePicks() {
   const folders = decisions.protectedFolders();
-  picks = propose(cluster, folders, { radius: rows.first.radius, nBits: stats.n_bits });
+  picks = propose(cluster, folders, { radius: rows.first.radius, nBits: stats.copy_bits });
 }
 
 const handlers = {
@@ -231,7 +231,7 @@ function drawPicks(at = state().at) {
       best: card.item === best ? reasonFor(best, cluster, folders) : null,
       isProtected: isProtected(card.item, folders),
       reference: best,
-      nBits: stats.n_bits,
+      nBits: stats.copy_bits,
     });
   }
   const isDone = decisions.isDecided(cluster);
@@ -288,7 +288,7 @@ function keepOnly() {
 /** Takes the set as it is marked, and goes on to the next. */
 function accept() {
   if (cluster === null) return;
-  const stored = decisions.decide([[cluster, pairsOf(cluster, picks, stats.n_bits)]]);
+  const stored = decisions.decide([[cluster, pairsOf(cluster, picks, stats.copy_bits)]]);
   if (!stored) notify("This browser has no room for more decisions: they are kept until this page is closed.");
   if (state().at + 1 < rows.total) step(1);
   else {
@@ -325,8 +325,8 @@ async function acceptEvery() {
     for (let offset = 0; offset !== null;) {
       const answer = await api.duplicates({ ...filterOf(state()), identical: true, offset, limit: 500 });
       for (const found of answer.clusters.filter((one) => !decisions.isDecided(one))) {
-        const proposed = propose(found, folders, { radius: 0, nBits: stats.n_bits });
-        accepted.push([found, pairsOf(found, proposed, stats.n_bits)]);
+        const proposed = propose(found, folders, { radius: 0, nBits: stats.copy_bits });
+        accepted.push([found, pairsOf(found, proposed, stats.copy_bits)]);
       }
       offset = answer.next_offset;
     }

@@ -39,9 +39,10 @@ async def duplicates(
     request: Request,
     where: Where,
     radius: Annotated[
-        int | None, Query(ge=0, le=1024, description="Near copies within this distance; a 32nd of the bits.")
+        int | None, Query(ge=0, le=1024, description="Near copies within this distance; `copy_radius`.")
     ] = None,
     identical: Annotated[bool, Query(description="Files of identical content only; goes without radius.")] = False,
+    mirrored: Annotated[bool, Query(description="Mirrored copies too.")] = False,
     kind: Annotated[
         Literal["identical", "near"] | None, Query(description="Only clusters of this kind; near ones may hold both.")
     ] = None,
@@ -50,17 +51,21 @@ async def duplicates(
 ) -> Response:
     """Returns clusters of copies, each with the one to keep: most pixels, then most bytes, then the oldest.
 
+    The codes are copy codes, those that were compared: of the mirrored image where that is the nearer one.
+
     While they are worked out the answer is 503, code ``computing``: ask again after the seconds in Retry-After.
     """
     service = service_of(request)
     store = service.stores.quick
     if identical and radius is not None:
         raise ApiError(422, "invalid", "identical and radius exclude each other")
-    if radius is not None and radius > store.n_bits:
-        raise ApiError(422, "invalid", f"radius: codes of this index have {store.n_bits} bits")
-    chosen = None if identical else store.n_bits // 32 if radius is None else radius
+    if radius is not None and radius > store.copy_bits:
+        raise ApiError(422, "invalid", f"radius: the copy codes of this index have {store.copy_bits} bits")
+    if mirrored and not store.copy_codes.n_bits:
+        raise ApiError(422, "invalid", "mirrored: the index has no copy codes yet, sync it once")
+    chosen = None if identical else store.copy_radius if radius is None else radius
     epoch = await service.quickly(lambda: store.epoch)
-    work = asyncio.wrap_future(service.duplicates.clusters(chosen, where, epoch))
+    work = asyncio.wrap_future(service.duplicates.clusters(chosen, where, mirrored, epoch))
     try:
         clusters = await asyncio.wait_for(asyncio.shield(work), _COMPUTING_SECONDS)
     except TimeoutError:
@@ -131,6 +136,7 @@ def _stats(service: Service) -> dict[str, object]:
         model, trouble = None, str(error)
     return {
         "n_images": found.n_images, "n_skipped": found.n_skipped, "n_bits": found.n_bits,
+        "copy_bits": service.stores.quick.copy_bits, "copy_radius": service.stores.quick.copy_radius,
         "fingerprint": found.fingerprint, "epoch": found.epoch, "created": found.created,
         "index": utf8_path(service.search.folder), "roots": [utf8_path(root) for root in found.roots],
         "catalogue_bytes": found.catalogue_bytes, "cache_bytes": found.cache_bytes, "model_bytes": found.model_bytes,
