@@ -27,9 +27,9 @@ def run(task):
         resource.setrlimit(resource.RLIMIT_FSIZE, (task["file_limit"], task["file_limit"]))
     put, committed = Store.put, 0
 
-    def telling_put(store, entries, codes):
+    def telling_put(store, *arguments):
         nonlocal committed
-        ids = put(store, entries, codes)
+        ids = put(store, *arguments)
         committed += len(ids)
         print("committed", committed, flush=True)
         time.sleep(task["pause"])

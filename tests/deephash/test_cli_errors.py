@@ -72,7 +72,7 @@ def test_a_failure_is_one_sentence_and_exit_code_1(collection, arguments, said):
         (("query", "{index}", "--id", "x"), "'--id'"),
         (("query", "{index}", "--id", 1, "--radius", -1), "'--radius'"),
         (("query", "{index}", "--id", 1, "-r", 65), "--radius 65: codes of this index have 64 bits"),
-        (("duplicates", "{index}", "-r", 65), "--radius 65: codes of this index have 64 bits"),
+        (("duplicates", "{index}", "-r", 257), "--radius 257: codes of this index have 256 bits"),
         (
             ("query", "{index}", "--code", "zz" * 8),
             "'zzzzzzzzzzzzzzzz': a code of this index",
@@ -82,7 +82,7 @@ def test_a_failure_is_one_sentence_and_exit_code_1(collection, arguments, said):
         (("query", "{index}", "--id", 1, "--where", "year"), "--where 'year': write KEY=VALUE"),
         (("query", "{index}", "--id", 1, "--where", "=1"), "--where '=1': write KEY=VALUE"),
         (("query", "{index}", "--id", 1, "--together"), "--together takes images, not --id or --code"),
-        (("duplicates", "{index}", "--identical", "-r", 1), "--identical and --radius exclude each other"),
+        (("duplicates", "{index}", "--identical", "-r", 1), "--identical and --radius or --mirror exclude each other"),
         (("index", "{photos}", "{photos}"), "several folders need --index NAME.dhx"),
         (
             ("index", "{photos}", "--folder-labels", "--metadata", "a.csv"),
