@@ -57,7 +57,11 @@ def main() -> None:
     labels = np.unique(folders, return_inverse=True)[1]
     photos = sample_features(base, list(find_images([options.photos])), on_progress=ignore_progress)
     rows = measure(base, sample.features, labels, photos.features)
-    rows.append(_row("float cosine, short side 256 before the crop", None, _judge_timm_crop(options.objects, labels)))
+    plain = untrained_model("efficientnet_lite0", input_spec=base.input_spec)
+    rows.append(_row("float cosine, not drawn towards classes", None, _judge_floats(plain, options.objects, labels)))
+    timm = untrained_model("efficientnet_lite0")
+    name = "... and short side 256 before the crop"
+    rows.append(_row(name, None, _judge_floats(timm, options.objects, labels)))
     config = {
         "images": len(labels),
         "classes": int(labels.max()) + 1,
@@ -124,9 +128,7 @@ def _fitted(
     return fitted.codes_of_features
 
 
-def _judge_timm_crop(objects: Path, labels: NDArray[np.int64]) -> RetrievalReport:
-    """Judges the float features with timm's preprocessing: it scales the short side to 256, then crops 224."""
-    model = untrained_model("efficientnet_lite0")
+def _judge_floats(model: HashModel, objects: Path, labels: NDArray[np.int64]) -> RetrievalReport:
     features = sample_features(model, list(find_images([objects])), on_progress=ignore_progress).features
     exclude = np.arange(len(labels))
     return evaluate_features(features, features, query_labels=labels, database_labels=labels, exclude=exclude)

@@ -21,14 +21,14 @@ OUTPUT = Path(__file__).parents[1] / "deephash" / "builtin"
 
 
 def general_base() -> HashModel:
-    """Returns the default backbone with the preprocessing of the general models.
+    """Returns the default backbone, with its classifier's knowledge, and the preprocessing of the general models.
 
     The short side is resized to 224 pixels instead of timm's 256 before the centre crop: what people search for often
     reaches to the edge of the picture (``benchmarks.general`` measures both).
     """
     spec = create_backbone(pretrained=False).input_spec
     return untrained_model(
-        "efficientnet_lite0",
+        "efficientnet_lite0+classes",
         input_spec=InputSpec(spec.size, spec.size, spec.mean, spec.std, spec.interpolation),
         licence="Apache-2.0",
     )
@@ -49,7 +49,7 @@ def main() -> None:
             "fitted_to": f"{len(sample.images)} photographs, one of each ImageNet class",
             "images": len(sample.images),
             "labels": "none",
-            "base": "EfficientNet-Lite0, ImageNet weights",
+            "base": "EfficientNet-Lite0, ImageNet weights, drawn towards its classes",
         }
         path = OUTPUT / f"general-{n_bits}.safetensors"
         model.save(path, half=True)

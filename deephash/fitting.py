@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from index import FileStat
 
-from .backbones import DEFAULT_BACKBONE
 from .errors import CollectionError
 from .image_batches import ImageBatches
 from .image_files import Decoded, Failed
 from .model import HashModel, load_model, untrained_model
-from .model_file import DEFAULT_MODEL, builtin_models
+from .model_file import DEFAULT_MODEL, builtin_models, find_model, read_card
 from .progress import OnProgress, Progress, ignore_progress
 from .shallow import ITQ
 
@@ -78,7 +77,8 @@ def choose_model(
         if n_bits not in (None, named.n_bits):
             raise ValueError(f"the model {named.name} has {named.n_bits} bits, not {n_bits}: leave the bits out")
         return named, None
-    base = load_model(DEFAULT_MODEL) if backbone in (None, DEFAULT_BACKBONE) else untrained_model(backbone)
+    general = read_card(find_model(DEFAULT_MODEL)).backbone
+    base = load_model(DEFAULT_MODEL) if backbone in (None, general) else untrained_model(backbone)
     n_bits = n_bits or DEFAULT_BITS
     sample = sample_features(base, sample_files(files), on_progress=on_progress)
     if not sample.images:
@@ -87,13 +87,12 @@ def choose_model(
     if len(sample.images) >= MIN_IMAGES:
         fitted = fit_hash_layer(base, sample.features, n_bits, collection=collection)
         return fitted, replace(sample, fitted=True)
-    if backbone not in (None, DEFAULT_BACKBONE):
+    if backbone not in (None, general):
         raise CollectionError(_too_few(len(sample.images), f"on the backbone {backbone}"))
     # On the same backbone as the base: the features of the sample serve it too.
-    general = f"general-{n_bits}"
-    if general not in builtin_models():
+    if f"general-{n_bits}" not in builtin_models():
         raise CollectionError(_too_few(len(sample.images), f"of {n_bits} bits"))
-    return load_model(general), sample
+    return load_model(f"general-{n_bits}"), sample
 
 
 def _too_few(n_images: int, what: str) -> str:
