@@ -148,7 +148,7 @@ class SyncTask:
                 self._put_sample(sample)
                 changed = self.store.changed(changed)
             self._encode_new(changed)
-            self._encode_missing_copies()
+            self._encode_missing_copies(files)
             if self._annotate is not None:
                 self._annotate_rows(files)
             self._reconcile_vanished(roots, {file.path for file in files}, unreadable, prune=prune)
@@ -275,20 +275,29 @@ class SyncTask:
             self._n_done += len(batch)
             self._on_progress(Progress("encode", self._n_done, len(changed)))
 
-    def _encode_missing_copies(self) -> None:
-        """Gives copy codes to images that were indexed by a program without them, as far as their files are there."""
-        lacking, n_done = self.store.copy_codes.lacking().tolist(), 0
-        for chunk in _chunks(lacking):
-            records = {record.path: record for record in self.store.records(chunk)}
-            files = [FileStat(record.path, record.n_bytes, record.mtime_ns) for record in records.values()]
-            there = [file for file in files if _is_unchanged(file)]
-            for batch in ImageBatches(there, copy_spec(), decode=self._decode):
-                good = [item for item in batch if isinstance(item, Decoded)]
-                if good:
-                    codes = self._copy_model.encode(np.stack([item.copy_pixels for item in good]))
-                    self.store.put_copy_codes([records[item.file.path].id for item in good], codes)
-            n_done += len(chunk)
-            self._on_progress(Progress("copies", n_done, len(lacking)))
+    def _encode_missing_copies(self, files: Sequence[FileStat]) -> None:
+        """Gives copy codes to those of the files that were indexed by a program without them."""
+        lacking = set(self.store.copy_codes.lacking().tolist())
+        if not lacking:
+            return
+        ids: dict[str, int] = {}
+        for chunk in _chunks(files):
+            known = self.store.by_path([file.path for file in chunk])
+            ids |= {path: record.id for path, record in known.items() if record.id in lacking}
+        n_done, wanted = 0, [file for file in files if file.path in ids]
+        # What has changed since it was indexed was encoded anew, or could not be.
+        for batch in ImageBatches(self._unchanged(wanted), copy_spec(), decode=self._decode):
+            good = [item for item in batch if isinstance(item, Decoded)]
+            if good:
+                codes = self._copy_model.encode(np.stack([item.copy_pixels for item in good]))
+                self.store.put_copy_codes([ids[item.file.path] for item in good], codes)
+            n_done += len(batch)
+            self._on_progress(Progress("copies", n_done, len(wanted)))
+
+    def _unchanged(self, files: Sequence[FileStat]) -> Iterator[FileStat]:
+        for chunk in _chunks(files):
+            changed = {file.path for file in self.store.changed(chunk)}
+            yield from (file for file in chunk if file.path not in changed)
 
     def _reconcile_vanished(
         self, roots: Sequence[str], seen: set[str], unreadable: Sequence[Skipped], *, prune: bool
@@ -368,14 +377,6 @@ def _load_copy_model() -> "HashModel":
 
 def _stacked(codes: Sequence[bytes]) -> NDArray[np.uint8]:
     return np.stack([np.frombuffer(code, np.uint8) for code in codes])
-
-
-def _is_unchanged(file: FileStat) -> bool:
-    try:
-        status = os.stat(file.path)
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) == (file.n_bytes, file.mtime_ns)
 
 
 def _is_gone(path: str) -> bool:

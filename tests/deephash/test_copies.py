@@ -100,7 +100,7 @@ def test_an_index_from_before_gets_copy_codes_when_it_is_indexed_again(folder, t
     seen = []
     report = index_images(folder, path, on_progress=seen.append)
     assert (report.decoded, report.vanished) == (0, 1)
-    n_images = N_PICTURES + 3
+    n_images = N_PICTURES + 3 - 1
     assert [(p.done, p.total) for p in seen if p.stage == "copies"] == [(n_images, n_images)]
     with ImageSearch.open(path) as search:
         assert len(search.store.copy_codes.lacking()) == 1  # its file is gone
