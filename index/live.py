@@ -66,6 +66,18 @@ class LiveIndex:
             self._view = view
         return view
 
+    def n_behind(self) -> int | None:
+        """Return how many images the next search takes in first; None if it builds or loads what it searches."""
+        view, catalogue = self._view, self._catalogue
+        if view is None or view.last_id > catalogue.last_id:
+            return None
+        if view.epoch == catalogue.epoch:
+            return 0
+        changed = catalogue.changed_ids(view.epoch)
+        if changed is None or view.index.choice != self._choice():
+            return None
+        return len(changed) + catalogue.last_id - view.last_id
+
     def _from_cache(self) -> _View | None:
         n_bits, fingerprint = self._catalogue.n_bits, self._catalogue.fingerprint
         token, before = str(self._catalogue.meta("snapshot") or ""), None

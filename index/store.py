@@ -457,6 +457,14 @@ class Store:
         """Return (limits, distances, ids) of all within the radius, as `HammingIndex.range_search` does."""
         return self._live.considered(where).range_search(self._check(codes, "query codes"), radius)
 
+    def n_behind(self) -> int | None:
+        """Return how many images were committed that searches do not know yet; the next one takes them in first.
+
+        None when that has to make, or to load, all that is searched.
+        """
+        with self._catalogue.reading():
+            return self._live.n_behind()
+
     def refresh(self) -> None:
         """Take in what this or another process has committed; searching does so by itself."""
         self._live.current()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.routing import BaseRoute
@@ -14,6 +15,7 @@ from .settings import MAX_LIMIT
 
 __all__ = ["QuickSearch"]
 
+_FEW = 200  # images that are taken in as fast as a thread is reached
 _MOST = 100  # matches that are found as fast as a thread is reached
 _LONGEST_QUERY = 200
 
@@ -21,8 +23,9 @@ _LONGEST_QUERY = 200
 class QuickSearch:
     """ASGI middleware behind the guard: answers ``GET /v1/search?id=ID``, with or without k, offset and limit.
 
-    The answer is that of the route. It is found at once, in the event loop, unless the index has changed: taking the
-    change in may last. Whatever else is asked, or is not acceptable, goes on to the app.
+    The answer is that of the route. It is found at once, in the event loop. When many images have changed, a thread
+    takes them in, and all wait for it: in threads of their own they would be slower than they arrive.
+    Whatever else is asked, or is not acceptable, goes on to the app.
     """
 
     def __init__(self, app: ASGIApp, service: Service, *, route: BaseRoute) -> None:
@@ -30,7 +33,7 @@ class QuickSearch:
         self._service = service
         self._route = route
         self._epoch = -1
-        self._n_following = 0
+        self._following: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
@@ -41,29 +44,42 @@ class QuickSearch:
             await self._app(scope, receive, send)
             return
         scope["route"] = self._route  # for those who count
-        found = self._at_once(*asked) if not self._n_following else None
-        if found is None:
-            found = await self._followed(*asked)
+        while (found := self._at_once(*asked)) is None:
+            await self._follow()
         await json_answer(found)(scope, receive, send)
 
     def _at_once(self, id: int, question: Question) -> dict[str, Any] | None:
+        if self._following is not None:
+            return None
         store = self._service.stores.quick
         with store.reading():
-            return self._search(id, question) if store.epoch == self._epoch else None
+            if store.epoch != self._epoch:
+                n_behind = store.n_behind()
+                if n_behind is None or n_behind > _FEW:
+                    return None
+            (code,) = store.codes([id])
+            found = search_answer(store, [("id", id, code)], question)
+            self._epoch = store.epoch
+            return found
 
-    async def _followed(self, id: int, question: Question) -> dict[str, Any]:
-        self._n_following += 1
+    async def _follow(self) -> None:
+        if self._following is None:
+            self._following = asyncio.create_task(self._take_in())
+        # Who gives up waiting does not end it for the others.
+        await asyncio.shield(self._following)
+
+    async def _take_in(self) -> None:
         try:
-            found = await self._service.quickly(self._search, id, question)
+            self._epoch = await self._service.quickly(self._refresh)
         finally:
-            self._n_following -= 1
-        self._epoch = max(self._epoch, found["epoch"])
-        return found
+            # Here, not in a callback: those who wait for a task that has ended do not wait for its callbacks.
+            self._following = None
 
-    def _search(self, id: int, question: Question) -> dict[str, Any]:
+    def _refresh(self) -> int:
         store = self._service.stores.quick
-        (code,) = store.codes([id])
-        return search_answer(store, [("id", id, code)], question)
+        with store.reading():
+            store.refresh()
+            return store.epoch
 
 
 def _parsed(query: bytes) -> tuple[int, Question] | None:

@@ -589,3 +589,16 @@ def test_stats_are_json(store):
     store.add_root("/photos")
     assert json.loads(json.dumps(asdict(store.stats())))["roots"] == ["/photos"]
     assert store.n_bits == N_BITS
+
+
+def test_how_far_searches_are_behind_is_told(tmp_path):
+    with filled(tmp_path / "a.dhx", 10) as store, Store.open(tmp_path / "a.dhx") as reader:
+        assert reader.n_behind() is None  # nothing is loaded yet
+        reader.refresh()
+        assert reader.n_behind() == 0
+        store.put([entry(20), entry(21), entry(3)], codes(3, seed=9))
+        assert reader.n_behind() == 3
+        store.remove([1])
+        assert reader.n_behind() == 4
+        reader.search(codes(1), 3)
+        assert reader.n_behind() == 0
