@@ -59,12 +59,14 @@ async def duplicates(
     store = service.stores.quick
     if identical and radius is not None:
         raise ApiError(422, "invalid", "identical and radius exclude each other")
-    if radius is not None and radius > store.copy_bits:
-        raise ApiError(422, "invalid", f"radius: the copy codes of this index have {store.copy_bits} bits")
-    if mirrored and not store.copy_codes.n_bits:
+    # In a thread: another one may hold the catalogue while it takes in what has changed.
+    codes, usual, epoch = await service.quickly(lambda: (store.copy_codes.n_bits, store.copy_radius, store.epoch))
+    n_bits = codes or store.n_bits
+    if radius is not None and radius > n_bits:
+        raise ApiError(422, "invalid", f"radius: the copy codes of this index have {n_bits} bits")
+    if mirrored and not codes:
         raise ApiError(422, "invalid", "mirrored: the index has no copy codes yet, sync it once")
-    chosen = None if identical else store.copy_radius if radius is None else radius
-    epoch = await service.quickly(lambda: store.epoch)
+    chosen = None if identical else usual if radius is None else radius
     work = asyncio.wrap_future(service.duplicates.clusters(chosen, where, mirrored, epoch))
     try:
         clusters = await asyncio.wait_for(asyncio.shield(work), _COMPUTING_SECONDS)
