@@ -1,8 +1,8 @@
 """Trains the model of copy codes that is shipped, on photographs without labels.
 
-    python -m benchmarks.make_copy_model --photos DIR          # half an hour on two cores
+    python -m benchmarks.make_copy_model --photos DIR --distractors DIR          # half an hour on two cores
 
-DIR holds natural photographs; every second one of them, by name, is trained on, the others are left to
+The first DIR holds natural photographs; every second one of them, by name, is trained on, the others are left to
 ``benchmarks.copies``. Two views of each, both changed at random as copies are (cut, turned, recoloured, recompressed,
 blurred), must have codes that are nearer to each other than to those of any other picture (InfoNCE: van den Oord et
 al., "Representation Learning with Contrastive Predictive Coding", 2018); bits that say the same cost
