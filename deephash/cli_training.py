@@ -173,9 +173,9 @@ def _suited(
 ) -> "RunConfig":
     """Returns the config, suited to this backbone, these images and this machine; says what it gave up."""
     from .augmentation import Augmentation
+    from .inference import has_fast_bf16
     from .model import best_device
     from .recipes import loss_options, without_frozen_stages
-    from .training import has_fast_bf16
 
     if not strict:
         config, reason = without_frozen_stages(config)

@@ -1,14 +1,25 @@
-"""Makes a trained network faster to run without changing what it computes."""
+"""Makes a trained network faster to run without changing what it computes; says what a device is fast at."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["inference_copy", "unfold_batch_norms"]
+__all__ = ["has_fast_bf16", "inference_copy", "unfold_batch_norms"]
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Returns whether a device computes in bfloat16: a GPU made for it, or a CPU with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities: Mapping[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # which older versions of torch lack
+    return device.type == "cpu" and any(map(capabilities.get, ("avx512_bf16", "amx_bf16")))
 
 
 def inference_copy(module: nn.Module, size: int) -> nn.Module:

@@ -15,8 +15,8 @@ from torch import nn
 from index.codes import check_n_bits, pack_bits
 
 from .backbones import PACKAGED, Backbone, create_backbone, weights_digest
+from .encoders import Encoder, choose_encoder
 from .errors import ModelError
-from .inference import inference_copy
 from .input_spec import InputSpec
 from .model_file import ModelCard, find_model, read_card
 from .writing import replacing
@@ -85,34 +85,35 @@ class HashModel(nn.Module):
         self.training_facts = training or {}
         self.licence = licence
         self._backbone_info = backbone
-        self._encoder: tuple[torch.device, nn.Module] | None = None
+        self._encoder: Encoder | None = None
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Returns logits ``(B, n_bits) float32`` of normalised images ``(B, 3, H, W) float32``."""
         return self.hash_layer(nn.functional.normalize(self.backbone(images)))
 
-    # Encoding. A copy of the backbone with its batch norms folded into the convolutions runs 1.3 times as fast on a
-    # CPU; it is made at the first call, and again after train().
+    @property
+    def encoder(self) -> Encoder:
+        """What computes the features: a copy of the backbone in the fastest form that keeps the codes (``encoders``).
+
+        Made when it is first asked for, and again after train().
+
+        Raises:
+            ModelError: ``$DEEPHASH_ENCODER`` names a back-end that is not there.
+        """
+        if self._encoder is None:
+            self._encoder = choose_encoder(self)
+        return self._encoder
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns features ``(B, n_features) float32`` of unit length for ``(B, size, size, 3) uint8`` pixels."""
-        device, encoder = self._inference_encoder()
         size = self.input_spec.size
         if pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or pixels.dtype != np.uint8:
             raise ValueError(
                 f"pixels are {pixels.dtype} {pixels.shape}; {self.name} wants uint8 (B, {size}, {size}, 3): "
                 f"images.preprocess(image, model.input_spec) makes them"
             )
-        with torch.inference_mode():
-            images = (
-                torch.tensor(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
-            )  # NHWC bytes are channels_last
-            mean = torch.tensor(self.input_spec.mean, device=device).view(1, 3, 1, 1)
-            std = torch.tensor(self.input_spec.std, device=device).view(1, 3, 1, 1)
-            images = (images.float().div_(255) - mean) / std
-            features = encoder(images.contiguous(memory_format=torch.channels_last))
-            return nn.functional.normalize(features.float()).cpu().numpy()
+        return self.encoder(pixels)
 
     def logits_of_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns logits ``(B, n_bits) float32`` of unit-length features ``(B, n_features) float32``."""
@@ -128,17 +129,10 @@ class HashModel(nn.Module):
         return self.codes_of_features(self.features(pixels))
 
     def train(self, mode: bool = True) -> Self:
-        """Sets training mode; drops the folded copy of the backbone, whose weights are about to change."""
+        """Sets training mode; drops the encoder, since the weights are about to change."""
         if mode:
             self._encoder = None
         return super().train(mode)
-
-    def _inference_encoder(self) -> tuple[torch.device, nn.Module]:
-        if self._encoder is None:
-            device = best_device()
-            encoder = inference_copy(self.backbone, self.input_spec.size)
-            self._encoder = device, encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self._encoder
 
     def with_hash_layer(self, weight: NDArray[np.float32], bias: NDArray[np.float32], **facts: Any) -> "HashModel":
         """Returns a model on the same backbone and preprocessing with another hash layer; ``facts`` as in the class."""

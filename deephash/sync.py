@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from index import Entry, FileStat, Record, Skipped, Store
 from index.records import Metadata
@@ -136,6 +137,8 @@ class SyncTask:
         """
         report = self.report
         report.found = len(files)
+        # NumPy's OpenBLAS on one thread: its others would go on spinning after each product, where files are decoded.
+        blas = threadpool_limits(1, user_api="blas")
         try:
             use_copy_codes(self.store)
             for root in roots:
@@ -154,6 +157,8 @@ class SyncTask:
             self._reconcile_vanished(roots, {file.path for file in files}, unreadable, prune=prune)
         except KeyboardInterrupt:
             raise SyncInterrupted(self._finish(files, unreadable)) from None
+        finally:
+            blas.restore_original_limits()
         return self._finish(files, unreadable)
 
     def _put_sample(self, sample: "Sample") -> None:

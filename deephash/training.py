@@ -21,13 +21,14 @@ from .batch_norm import whole_batch_norm
 from .checkpoint import EpochReport, TrainingState
 from .distributed import Processes, present_processes
 from .errors import TrainingError
+from .inference import has_fast_bf16
 from .muon import Muon
 from .progress import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:
     from .losses import HashingLoss
 
-__all__ = ["EpochReport", "Inputs", "TrainConfig", "TrainingError", "has_fast_bf16", "train"]
+__all__ = ["EpochReport", "Inputs", "TrainConfig", "TrainingError", "train"]
 
 
 class Inputs(Protocol):
@@ -192,16 +193,6 @@ def train(
     if state.best:
         state.averaged.load_state_dict(state.best.weights)
     return state.averaged.eval()
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Returns whether a device computes in bfloat16: a GPU made for it, or a CPU with AVX512-BF16 or AMX."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: Mapping[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # which older versions of torch lack
-    return device.type == "cpu" and any(map(capabilities.get, ("avx512_bf16", "amx_bf16")))
 
 
 def _uses_bf16(config: TrainConfig, device: torch.device) -> bool:

@@ -150,7 +150,7 @@ def facts_of(folder, *arguments):
 
 def test_a_pretrained_backbone_is_fine_tuned_by_the_recipe(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("deephash.training.has_fast_bf16", lambda device: False)
+    monkeypatch.setattr("deephash.inference.has_fast_bf16", lambda device: False)
     said, facts = facts_of(tmp_path)
     config = facts["config"]
     assert "training everything" not in said

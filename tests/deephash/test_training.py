@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from deephash.inference import has_fast_bf16
 from deephash.inputs import FeatureInputs, compute_logits
 from deephash.losses import create_loss
-from deephash.training import TrainConfig, TrainingError, has_fast_bf16, train
+from deephash.training import TrainConfig, TrainingError, train
 
 N, D, BITS, CLASSES = 120, 16, 12, 4
 

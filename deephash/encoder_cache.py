@@ -1,0 +1,115 @@
+"""Networks that OpenVINO has converted, kept on disk: converting takes seconds, reading a tenth of one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Self
+
+import platformdirs
+import xxhash
+
+from .input_spec import InputSpec
+from .openvino_import import import_openvino
+from .writing import replacing
+
+__all__ = ["EncoderCache"]
+
+# A network of EfficientNet-Lite0 takes 24 MB.
+_MAX_NETWORKS = 8
+_MAX_VERDICTS = 1_000
+_VERDICTS = "equal_bits.json"
+
+
+class EncoderCache:
+    """A folder of converted networks and of how their codes compared; whatever fails there is as if it were empty.
+
+    Args:
+        folder: made when something is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    def default(cls) -> Self:
+        """Returns the cache in ``$DEEPHASH_CACHE``, or in the user's folder for such things."""
+        folder = os.environ.get("DEEPHASH_CACHE") or platformdirs.user_cache_dir("deephash", appauthor=False)
+        return cls(Path(folder) / "encoders")
+
+    def network(self, weights: str, spec: InputSpec) -> Any | None:
+        """Returns the network made of those weights, or None where it is not here whole."""
+        folder = self._network_folder(weights, spec)
+        try:
+            sums = json.loads((folder / "checksums.json").read_text(encoding="ascii"))
+            if sums != _checksums(folder):
+                return None
+            network = import_openvino().Core().read_model(folder / "network.xml")
+            os.utime(folder)  # used just now
+        except (OSError, ValueError, RuntimeError):
+            return None
+        return network
+
+    def put_network(self, weights: str, spec: InputSpec, network: Any) -> None:
+        """Keeps a network; those that were used longest ago make room."""
+        folder = self._network_folder(weights, spec)
+        with contextlib.suppress(OSError, RuntimeError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            made = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))
+            try:
+                import_openvino().save_model(network, made / "network.xml", compress_to_fp16=False)
+                (made / "checksums.json").write_text(json.dumps(_checksums(made)), encoding="ascii")
+                shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+                made.rename(folder)
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+            kept = sorted((path for path in self._folder.iterdir() if path.is_dir()), key=lambda path: -_time(path))
+            for old in kept[_MAX_NETWORKS:]:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def equal_bits(self, fingerprint: str, encoder: str) -> float | None:
+        """Returns which share of the bits of a model that encoder was found to keep, or None where nobody looked."""
+        value = self._verdicts().get(_verdict_key(fingerprint, encoder))
+        return value if isinstance(value, float) else None
+
+    def put_equal_bits(self, fingerprint: str, encoder: str, share: float) -> None:
+        """Keeps what was found."""
+        verdicts = self._verdicts() | {_verdict_key(fingerprint, encoder): share}
+        latest = dict(list(verdicts.items())[-_MAX_VERDICTS:])
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self._folder / _VERDICTS, "w") as file:
+                json.dump(latest, file, indent=0)
+
+    def _verdicts(self) -> dict[str, Any]:
+        try:
+            verdicts = json.loads((self._folder / _VERDICTS).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return {}
+        return verdicts if isinstance(verdicts, dict) else {}
+
+    def _network_folder(self, weights: str, spec: InputSpec) -> Path:
+        what = json.dumps([weights, spec.to_dict(), import_openvino().__version__])
+        return self._folder / xxhash.xxh3_128_hexdigest(what.encode())
+
+
+def _verdict_key(fingerprint: str, encoder: str) -> str:
+    # Another version may compute something else; so may another processor, with which a folder may be shared.
+    return f"{fingerprint} {encoder} {import_openvino().__version__} {platform.processor() or platform.machine()}"
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    names = ("network.xml", "network.bin")
+    return {name: xxhash.xxh3_128_hexdigest((folder / name).read_bytes()) for name in names}
+
+
+def _time(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

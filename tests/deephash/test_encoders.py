@@ -1,0 +1,167 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from deephash.backbones import Backbone
+from deephash.encoder_cache import EncoderCache
+from deephash.encoders import BACK_ENDS, VARIABLE, TorchEncoder, choose_encoder
+from deephash.errors import ModelError
+from deephash.input_spec import InputSpec
+from deephash.model import HashModel, load_model
+from tests.deephash.photos import sample
+
+SMALL = InputSpec(size=32, resize=32)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """The cache of these tests, empty; the back-end is chosen as for users."""
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv("DEEPHASH_CACHE", str(tmp_path / "cache"))
+    return EncoderCache.default()
+
+
+@pytest.fixture
+def pixels():
+    return sample().query_images[:50]
+
+
+def reference(model, pixels):
+    encoder = TorchEncoder(model.backbone, model.input_spec, torch.device("cpu"))
+    return model.logits_of_features(encoder(pixels)) > 0
+
+
+def networks(tmp_path):
+    return sorted(path for path in (tmp_path / "cache" / "encoders").iterdir() if path.is_dir())
+
+
+def test_float32_keeps_every_code_and_bfloat16_nearly_all(tiny_model, pixels, monkeypatch):
+    expected = reference(tiny_model, pixels)
+    for name, least in (("openvino", 0.999), ("torch", 1.0), ("openvino-bf16", 0.97)):
+        monkeypatch.setenv(VARIABLE, name)
+        try:
+            encoder = choose_encoder(tiny_model)
+        except ModelError:
+            assert name == "openvino-bf16"  # a processor without it
+            continue
+        assert encoder.name == name
+        assert ((tiny_model.logits_of_features(encoder(pixels)) > 0) == expected).mean() >= least
+
+
+def test_the_default_is_a_compiled_network(tiny_file, pixels):
+    model = load_model(tiny_file)
+    assert model.encoder.name.startswith("openvino") or torch.cuda.is_available()
+    assert np.allclose(np.linalg.norm(model.features(pixels), axis=1), 1, atol=1e-3)
+    assert model.encoder is model.encoder
+
+
+def test_features_do_not_depend_on_the_batch(tiny_model, pixels):
+    encoder = choose_encoder(tiny_model)
+    together = encoder(pixels)
+    for size in (1, 3, 7):
+        parts = [encoder(pixels[start : start + size]) for start in range(0, len(pixels), size)]
+        np.testing.assert_array_equal(np.concatenate(parts), together)
+    assert encoder(pixels[:0]).shape == (0, tiny_model.n_features)
+
+
+def test_a_network_is_converted_once(tiny_model, tmp_path, pixels):
+    first = choose_encoder(tiny_model)(pixels)
+    (folder,) = networks(tmp_path)
+    inode = folder.stat().st_ino
+    np.testing.assert_array_equal(choose_encoder(tiny_model)(pixels), first)
+    assert [path.stat().st_ino for path in networks(tmp_path)] == [inode]
+
+
+@pytest.mark.parametrize("damage", ["network.bin", "network.xml", "checksums.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", None])
+def test_a_damaged_network_is_converted_again(tiny_model, tmp_path, pixels, damage, content):
+    first = choose_encoder(tiny_model)(pixels)
+    (folder,) = networks(tmp_path)
+    damaged = folder / damage
+    damaged.write_bytes(content) if content is not None else damaged.unlink()
+    np.testing.assert_array_equal(choose_encoder(tiny_model)(pixels), first)
+    (folder,) = networks(tmp_path)
+    assert (folder / damage).read_bytes() not in (b"", b"{}")
+
+
+def test_without_a_place_for_the_cache_it_is_converted_each_time(tiny_model, tmp_path, monkeypatch, pixels):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("DEEPHASH_CACHE", str(tmp_path / "file" / "below"))
+    assert (
+        (tiny_model.logits_of_features(choose_encoder(tiny_model)(pixels)) > 0) == reference(tiny_model, pixels)
+    ).mean() > 0.97
+
+
+def test_the_cache_keeps_the_networks_used_last(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("deephash.encoder_cache._MAX_NETWORKS", 2)
+    choose_encoder(tiny_model)
+    (first,) = networks(tmp_path)
+    for size in (40, 48):
+        os.utime(first, (1, 1))
+        backbone = Backbone(
+            "test_efficientnet", tiny_model.backbone, tiny_model.n_features, InputSpec(size, size), "random"
+        )
+        weight = tiny_model.hash_layer.weight.detach().numpy()
+        choose_encoder(HashModel(backbone, weight, weight[:, 0].copy(), name="n", method="none"))
+    assert len(networks(tmp_path)) == 2
+    assert first not in networks(tmp_path)
+
+
+def test_an_encoder_that_changes_the_codes_is_not_taken(tiny_model, cache):
+    fingerprint = tiny_model.card.fingerprint
+    for name in BACK_ENDS[:-1]:
+        cache.put_equal_bits(fingerprint, name, 0.5)
+    assert choose_encoder(tiny_model).name == "torch"
+    cache.put_equal_bits(fingerprint, "openvino", 1.0)
+    assert choose_encoder(tiny_model).name == "openvino"
+
+
+class Odd(nn.Module):
+    """Computes what OpenVINO has no operation for."""
+
+    def forward(self, images):
+        return torch.linalg.svdvals(images.mean(1))
+
+
+def test_what_cannot_be_converted_runs_in_torch(pixels, monkeypatch):
+    weight = np.eye(32, dtype=np.float32)
+    model = HashModel(Backbone("odd", Odd(), 32, SMALL, "random"), weight, weight[0].copy(), name="odd", method="none")
+    assert model.encoder.name == "torch"
+    assert model.features(pixels).shape == (50, 32)
+    monkeypatch.setenv(VARIABLE, "openvino")
+    with pytest.raises(ModelError, match="this machine lacks: unset it"):
+        choose_encoder(model)
+
+
+def test_an_unknown_name_is_refused(tiny_model, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "onnx")
+    with pytest.raises(ModelError, match="DEEPHASH_ENCODER is 'onnx': set it to auto, cuda-fp16,"):
+        choose_encoder(tiny_model)
+
+
+def test_openvino_reports_to_nobody(tmp_path):
+    program = """
+import sys
+from deephash.openvino_import import import_openvino
+sys.addaudithook(lambda event, args: event in ("socket.connect", "socket.getaddrinfo") and print("CONNECTS", args))
+openvino = import_openvino()
+import torch
+openvino.convert_model(torch.nn.ReLU(), example_input=torch.zeros(1, 2))
+print("openvino_telemetry" in sys.modules)
+"""
+    environment = os.environ | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "CONNECTS" not in done.stdout
+    assert not list(tmp_path.glob("intel"))
+
+
+def test_the_default_model_keeps_its_codes(monkeypatch):
+    model = load_model("general-128")
+    pictures = np.repeat(np.repeat(sample().query_images[:8], 7, axis=1), 7, axis=2)
+    assert ((model.logits_of_features(model.features(pictures)) > 0) == reference(model, pictures)).mean() > 0.97
