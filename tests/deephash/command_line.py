@@ -61,3 +61,8 @@ def one_sentence(result):
     assert "Traceback" not in line
     assert "Errno" not in line
     return line
+
+
+def lines_of(result):
+    """Returns the values of a command's lines of JSON."""
+    return [json.loads(line) for line in result.stdout.splitlines()]

@@ -79,12 +79,14 @@ def test_every_example_runs(collection, small_demo, tmp_path, monkeypatch, examp
     for number, name in enumerate(("cat.jpg", "dog.jpg")):
         write_photo(tmp_path / name, 100 + number)
     (tmp_path / "photos" / "best").mkdir(parents=True)
+    write_photo(tmp_path / "photos" / "best" / "bird.jpg", 102)
+    (tmp_path / "names.txt").write_text("cat.jpg\ndog.jpg\n")
     monkeypatch.chdir(tmp_path)
     command = example.partition("|")[0].replace("/tmp/demo", str(tmp_path / "tmp-demo"))
     done = run(*shlex.split(command)[1:])
     assert done.exit_code == 0, done.output
-    for option in ("--html", "-o", "--plan"):
-        if option in command:
+    for option in ("--html", "-o", "--plan", "--onnx"):
+        if option in shlex.split(command):
             name = shlex.split(command)[shlex.split(command).index(option) + 1]
             assert (tmp_path / name).exists()
 
