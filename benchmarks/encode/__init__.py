@@ -1,0 +1,1 @@
+"""How fast images become codes, and whether the fast ways keep them."""

@@ -1,0 +1,135 @@
+"""How fast images become codes, and whether the fast ways keep them.
+
+    python -m benchmarks.encode --photos DIR --objects DIR [--peer imagededup=PYTHON ...] [--large 100000]
+
+Four questions, each answered on this machine in one run: the bare forward pass of the default backbone in every way
+there is to run it, in turns; which share of the bits of the general models and of codes fitted to the collection is
+that of plain float32 PyTorch, and P@10, on photographs of objects (51 classes of Caltech-101; labels judge only); a
+whole ``deephash index`` of the photographs beside it, and what decoding costs; the encoders of other programs on the
+same files (``--peer imagededup|DeepImageSearch|CLIP=PYTHON``, a Python that has them and what deephash needs).
+``--large N`` indexes N files, real photographs that differ in a comment, for peak memory, and once more, unchanged.
+Raw numbers: ``results/encode.json``.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.encode.back_ends import OURS, REFERENCE, Encode, back_ends, rates
+from benchmarks.encode.report import table
+from benchmarks.encode.whole import PEERS, copies_of, index_run, peer_run
+from benchmarks.record import RESULTS, write_result
+from deephash.encoders import VARIABLE
+from deephash.evaluation import evaluate_codes
+from deephash.fitting import fit_hash_layer
+from deephash.image_batches import ImageBatches
+from deephash.image_files import Decoded, decode_file, find_images
+from deephash.model import HashModel, load_model
+from index import FileStat
+
+_MODEL = "general-128"
+_LENGTHS = (64, 128, 256, 512)
+
+
+def main() -> None:
+    """Runs the benchmark and prints its tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--objects", type=Path, required=True)
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"one of {', '.join(PEERS)}")
+    parser.add_argument("--large", type=int, default=0, metavar="N")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    photos = options.photos.resolve()
+    model = load_model(_MODEL)
+    files = list(find_images([photos]))
+    pixels, _ = _decoded(files[:256], model)
+    before = os.environ.pop(VARIABLE, None)
+    found = back_ends(model, lambda name: os.environ.__setitem__(VARIABLE, name))
+    os.environ.pop(VARIABLE)
+    if before is not None:
+        os.environ[VARIABLE] = before
+    forward = rates(found, pixels, batches=(4, 32), rounds=options.rounds)
+    picked = OURS[model.encoder.name]
+    numbers: dict[str, Any] = {
+        "forward": forward,
+        "picked": picked,
+        "codes": _codes_kept(found, model, list(find_images([options.objects]))),
+        "decode_cpu_ms": _decode_cpu_ms(files, model),
+        "cores": os.cpu_count(),
+    }
+    del found
+    with tempfile.TemporaryDirectory() as folder:
+        numbers["index"] = index_run(photos, Path(folder), _MODEL)
+    numbers["peers"] = [peer_run(name, python, photos) for name, _, python in (p.partition("=") for p in options.peer)]
+    numbers["large"] = _large(photos, options.large) if options.large else None
+    path = write_result("encode", config={"model": _MODEL, "threads": torch.get_num_threads()}, numbers=numbers)
+    print(table(numbers))
+    print(f"raw numbers: {path.relative_to(RESULTS.parents[1])}")
+
+
+def _decoded(files: list[FileStat], model: HashModel) -> tuple[NDArray[np.uint8], list[str]]:
+    images = [item for batch in ImageBatches(files, model.input_spec) for item in batch if isinstance(item, Decoded)]
+    return np.stack([image.pixels for image in images]), [image.file.path for image in images]
+
+
+def _codes_kept(found: dict[str, Encode], model: HashModel, files: list[FileStat]) -> list[dict[str, Any]]:
+    """Returns, for each model and each way, the share of bits equal to the reference's, and P@10."""
+    pixels, paths = _decoded(files, model)
+    labels = np.unique([os.path.basename(os.path.dirname(path)) for path in paths], return_inverse=True)[1]
+    features = {name: _in_batches(encode, pixels) for name, encode in found.items()}
+    models = {f"general-{n}": load_model(f"general-{n}") for n in _LENGTHS}
+    models |= {
+        f"fitted, {n} bits": fit_hash_layer(model, features[REFERENCE], n, collection="objects") for n in _LENGTHS[:3]
+    }
+    rows = []
+    for name, hashed in models.items():
+        bits = {way: hashed.logits_of_features(given) > 0 for way, given in features.items()}
+        precisions = {way: _precision(hashed, given, labels) for way, given in features.items()}
+        for way in found:
+            equal = float((bits[way] == bits[REFERENCE]).mean())
+            rows.append({"model": name, "name": way, "equal_bits": equal, "precision_at_10": precisions[way]})
+    return rows
+
+
+def _in_batches(encode: Encode, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    # Whole batches: torch.compile compiles anew for another size.
+    padded = np.concatenate([pixels, pixels[: -len(pixels) % 32]])
+    parts = [encode(padded[start : start + 32]) for start in range(0, len(padded), 32)]
+    return np.concatenate(parts)[: len(pixels)]
+
+
+def _precision(model: HashModel, features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Returns P@10 of each image against all; it finds itself first, which is left out of the ten."""
+    codes = model.codes_of_features(features)
+    report = evaluate_codes(codes, codes, n_bits=model.n_bits, query_labels=labels, database_labels=labels, ks=(11,))
+    return (11 * report.precision_at[11] - 1) / 10
+
+
+def _decode_cpu_ms(files: list[FileStat], model: HashModel) -> float:
+    """Returns what an image costs in one thread before it is encoded: hashing, decoding, scaling for both models."""
+    started = time.process_time()
+    for file in files:
+        decode_file(file, model.input_spec)
+    return 1000 * (time.process_time() - started) / len(files)
+
+
+def _large(photos: Path, n: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        collection = copies_of(photos, n, Path(folder, "collection"))
+        first = index_run(collection, Path(folder), _MODEL)
+        again = index_run(collection, Path(folder), _MODEL)
+        if again["decoded"]:
+            raise RuntimeError(f"the second run decoded {again['decoded']} images of an unchanged folder")
+    return {"first": first, "again": again}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The bare forward pass, pixels at hand: ways to run the network, beside the encoders that deephash has."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deephash.encoders import PixelsToFeatures, TorchEncoder, choose_encoder
+from deephash.errors import ModelError
+from deephash.model import HashModel
+
+Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+REFERENCE = "torch, as timm gives it"
+ONNX_RUNTIME = "ONNX Runtime, float32"
+OURS = {
+    "torch": "ours: torch, batch norms folded",
+    "openvino": "ours: OpenVINO",
+    "openvino-bf16": "ours: OpenVINO, bfloat16",
+}
+
+
+def back_ends(model: HashModel, patch: Callable[[str], Any]) -> dict[str, Encode]:
+    """Returns what maps pixels ``(B, size, size, 3) uint8`` to features, by name; what this machine lacks is left out.
+
+    Args:
+        model: whose features.
+        patch: sets the environment variable that names an encoder.
+    """
+    plain = _Plain(model)
+    found: dict[str, Encode] = {
+        REFERENCE: plain,
+        "torch.compile, float32": _compiled(model),
+        ONNX_RUNTIME: _onnx_runtime(model),
+    }
+    for name, text in OURS.items():
+        patch(name)
+        try:
+            found[text] = choose_encoder(model)
+        except ModelError:
+            continue
+    return found
+
+
+def rates(
+    found: dict[str, Encode], pixels: NDArray[np.uint8], *, batches: tuple[int, ...], rounds: int
+) -> list[dict[str, Any]]:
+    """Returns images a second for each, its best batch size among those, the median of rounds that all take in turn."""
+    seconds: dict[tuple[str, int], list[float]] = {}
+    for encode in found.values():
+        for batch in batches:
+            encode(pixels[:batch])  # what is made or compiled at the first call
+    for _ in range(rounds):
+        for name, encode in found.items():
+            for batch in batches:
+                started = time.perf_counter()
+                for start in range(0, len(pixels), batch):
+                    encode(pixels[start : start + batch])
+                seconds.setdefault((name, batch), []).append(time.perf_counter() - started)
+    rows = []
+    for name in found:
+        best = min(batches, key=lambda batch: statistics.median(seconds[name, batch]))
+        rows.append(
+            {"name": name, "batch": best, "images_per_second": len(pixels) / statistics.median(seconds[name, best])}
+        )
+    return rows
+
+
+class _Plain:
+    def __init__(self, model: HashModel) -> None:
+        self._backbone, self._encoder = (
+            model.backbone,
+            TorchEncoder(model.backbone, model.input_spec, torch.device("cpu")),
+        )
+        self._spec = model.input_spec
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self._spec.mean, self._spec.std))
+        with torch.inference_mode():
+            images = torch.tensor(pixels).permute(0, 3, 1, 2).contiguous().float() / 255
+            return torch.nn.functional.normalize(self._backbone((images - mean) / std)).numpy()
+
+
+def _compiled(model: HashModel) -> Encode:
+    module = PixelsToFeatures(model.backbone, model.input_spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compiled = torch.compile(module, dynamic=False)
+
+    def encode(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return compiled(torch.tensor(pixels)).numpy()
+
+    return encode
+
+
+def _onnx_runtime(model: HashModel) -> Encode:
+    import onnxruntime
+
+    module = PixelsToFeatures(model.backbone, model.input_spec)
+    size = model.input_spec.size
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "m.onnx")
+        torch.onnx.export(
+            module,
+            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
+            path,
+            input_names=["pixels"],
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+        )
+        session = onnxruntime.InferenceSession(path, options)
+    return lambda pixels: session.run(None, {"pixels": pixels})[0]
