@@ -57,7 +57,10 @@ def train(
         int | None, typer.Option(metavar="N", min=0, help="Leave the stem and N stages as they are.  [default: 2]")
     ] = None,
     head_epochs: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Of the hash layer alone, before all else.  [default: 30]")
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Of the hash layer alone, before all else, 150,000 images at most.  [default: 30]"
+        ),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Passes over the training set.  [default: 10]")

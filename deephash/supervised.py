@@ -37,6 +37,9 @@ _WHITENED = 2_000
 # Features have unit length: their components, and so the layer's gradients, are small.
 _HEAD_LR = 5e-2
 
+# What so many have not taught it, more will not.
+_HEAD_IMAGES = 150_000
+
 _KS = (10, 100)
 
 
@@ -48,7 +51,8 @@ class RunConfig:
     mAP after each epoch (0: none); queries are never looked at. ``loss_options`` go to the loss. ``frozen_stages``: the
     stem and so many stages of the backbone, and the statistics of all its batch norms, stay as they are, which trains
     faster (``fine_tuning``); None trains everything. ``head_epochs``: the hash layer learns on the features of the
-    untouched backbone first, so that the backbone is not led astray by a random one. ``hash_layer_scale``: deviation of
+    untouched backbone first, so that the backbone is not led astray by a random one (but sees no more than 150,000).
+    ``hash_layer_scale``: deviation of
     the hash layer's first weights; a small one lets a backbone without pretraining learn faster.
     """
 
@@ -235,8 +239,8 @@ def _train_head(
     normalised = nn.Sequential(network.backbone, _UnitLength()).eval()
     features = FeatureInputs(compute_logits(normalised, inputs, learned, bf16=config.training.bf16))
     head = TrainConfig(
-        epochs=config.head_epochs, batch_size=128, lr=_HEAD_LR, weight_decay=0, averaging=0.98,
-        seed=config.training.seed,
+        epochs=max(1, min(config.head_epochs, _HEAD_IMAGES // len(learned))), batch_size=128, lr=_HEAD_LR,
+        weight_decay=0, averaging=0.98, seed=config.training.seed,
     )  # fmt: skip
     layer = train(network.hash_layer, loss, features, labels, np.arange(len(learned)), head)
     network.hash_layer.load_state_dict(layer.state_dict())
