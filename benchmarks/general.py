@@ -8,8 +8,8 @@ they lie in the same folder. Labels serve for the judgement alone. Compared on t
 models, the hash layer fitted to the collection itself (what ``deephash index`` does) on all images and on samples of
 them, LSH, and the float features by cosine. Re-ranked: the 100 nearest by Hamming distance (10 times k = 10), or all,
 are ordered by asymmetric distance; ``ms_a_query`` is the median time of a search of this collection with and without
-it. The second DIR holds the photographs that the general models were fitted to: for both ways to fit, in one block of
-all bits and in blocks of 64 components. Raw numbers: ``results/general.json``.
+it. The second DIR holds the photographs that the general models were fitted to: for the other ways to fit them. Raw
+numbers: ``results/general.json``.
 """
 
 import argparse
@@ -103,7 +103,8 @@ def measure(base: HashModel, features: _Features, labels: NDArray[np.int64], pho
                 rows.append(_reranked_row(f"... {name}: {method}", logits, labels, oversampling) | costs)
         if n_bits > COLLECTION_BLOCK_WIDTH:
             judge("fitted to the collection, in one block", n_bits, _fitted(base, features, n_bits, block_width=n_bits))
-            judge("general model, in blocks of 64", n_bits, _fitted(base, photos, n_bits))
+            judge("general model, in one block", n_bits, _fitted(base, photos, n_bits, block_width=n_bits))
+            judge("general model, blocks of leading components", n_bits, _fitted(base, photos, n_bits))
         for size in SAMPLES:
             chosen = np.random.default_rng(0).permutation(len(features))[:size]
             judge(f"fitted to {size} of its images", n_bits, _fitted(base, features[chosen], n_bits))

@@ -3,13 +3,16 @@
     python -m benchmarks.make_general_models --photos DIR
 
 DIR holds 1,000 natural photographs, one of each class of ImageNet; no label is used. Writes
-``deephash/builtin/general-{64,128,256,512}.safetensors`` in float16. The same photographs give the same files.
+``deephash/builtin/general-{64,128,256,512}.safetensors`` in float16; each is the beginning of the next. The same
+photographs give the same files.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from deephash.backbones import create_backbone
+from deephash.encoders import VARIABLE
 from deephash.fitting import fit_hash_layer, sample_features
 from deephash.image_files import find_images
 from deephash.input_spec import InputSpec
@@ -39,12 +42,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     options = parser.parse_args()
+    os.environ[VARIABLE] = "torch"  # whatever the processor
     files = list(find_images([options.photos]))
     base = general_base()
     sample = sample_features(base, files, on_progress=ignore_progress)
     OUTPUT.mkdir(exist_ok=True)
     for n_bits in LENGTHS:
-        model = fit_hash_layer(base, sample.features, n_bits, collection="general", block_width=n_bits)
+        model = fit_hash_layer(base, sample.features, n_bits, collection="general", blocks="following")
         model.training_facts = {
             "fitted_to": f"{len(sample.images)} photographs, one of each ImageNet class",
             "images": len(sample.images),

@@ -15,6 +15,7 @@ from benchmarks import cifar10_end_to_end, copies, evaluation, fine_tuning, firs
 from benchmarks.cifar10.markdown import cost_table, protocol_table, tuning_table
 from benchmarks.cifar10.options import TUNING
 from benchmarks.cifar10.results import load_results
+from benchmarks.encode import report as encode
 from benchmarks.record import RESULTS
 from benchmarks.search import markdown as search
 from benchmarks.search.results import load_results as load_search
@@ -69,6 +70,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "cifar10-cost": lambda: cost_table(load_results()),
     "cifar10-tuning": _of_file(TUNING, tuning_table),
     "copies": _of_file("copies", copies.table),
+    "encode": _of_file("encode", encode.table),
     "evaluation": _of_file("evaluation", evaluation.table),
     "fine_tuning": _of_file("fine_tuning", fine_tuning.table),
     "first_use": _of_file("first_use", first_use.table),

@@ -4,6 +4,7 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,17 +133,18 @@ def fit_hash_layer(
     n_bits: int,
     *,
     collection: str,
+    blocks: Literal["leading", "following"] = "leading",
     block_width: int = COLLECTION_BLOCK_WIDTH,
 ) -> HashModel:
     """Returns the model with a hash layer fitted to the features by ITQ; ``collection`` is a name for its card.
 
-    ``block_width`` as in ``ITQ``: the default is best for the collection that the features come from; codes for images
-    of any other kind are better with one block of all bits (``benchmarks.general``).
+    ``blocks`` and ``block_width`` as in ``ITQ``: the default is best for the collection that the features come from,
+    ``following`` for images of any other kind (``benchmarks.general``).
 
     Raises:
         ValueError: fewer than 2 features, or not finite.
     """
-    itq = ITQ(n_bits, block_width=block_width).fit(features)
+    itq = ITQ(n_bits, blocks=blocks, block_width=block_width).fit(features)
     return model.with_hash_layer(
         itq.projection.T,
         -itq.mean @ itq.projection,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,13 +22,17 @@ class ITQ(ShallowHash):
     and after each iteration; it never increases.
 
     Up to `block_width` bits this is the paper's method. More bits than that, or than the rank of the centred features
-    (at most min(D, N - 1)), are split into as few blocks of nearly equal width as the two allow; each block rotates the
-    leading components by an ITQ of its own, from another random rotation. The blocks land in different local optima, so
-    each adds information, less and less; at a rank of one or two they repeat themselves.
+    (at most min(D, N - 1)), come in blocks, each rotated by an ITQ of its own, from another random rotation:
 
-    Why 64: directions of little variance are noise to a collection of some dozen classes. For codes that are used on
-    images of any other kind, one wide block is better: give such a fit a larger `block_width`. `benchmarks.general`
-    measures both on EfficientNet-Lite0 features.
+    - `leading`: as few blocks of nearly equal width as the two allow, all of the leading components. They land in
+      different local optima, so each adds information, less and less; at a rank of one or two they repeat themselves.
+      For the collection that the features come from: to some dozen classes directions of little variance are noise.
+    - `following`: each block is as wide as all before it and takes the components that follow (from the first again,
+      when there are no more). For images of any other kind, whose classes nobody knows.
+
+    Either way codes are nested: with a multiple of `block_width` bits (times a power of two, for `following`), a code's
+    first bits are the code that a fit of that length gives. `benchmarks.general` measures both ways and one wide
+    block, on EfficientNet-Lite0 features.
 
     The cost is that of iterations * N * n_bits * block_width: fit on a sample (10,000 to 50,000 rows) of a large
     collection. Signs and seeded draws are fixed, so a fit repeats on the same machine.
@@ -39,27 +46,49 @@ class ITQ(ShallowHash):
     projection: Floats
     losses: NDArray[np.float64]
 
-    def __init__(self, n_bits: int, *, iterations: int = 50, block_width: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self,
+        n_bits: int,
+        *,
+        iterations: int = 50,
+        block_width: int = 64,
+        blocks: Literal["leading", "following"] = "leading",
+        seed: int = 0,
+    ) -> None:
         super().__init__(n_bits, seed=seed)
+        if blocks not in ("leading", "following"):
+            raise ValueError(f"blocks is {blocks!r}: use leading or following")
+        self.blocks = blocks
         self.iterations = check_integer("iterations", iterations, 0, " (0 = a random rotation)")
         self.block_width = check_integer("block_width", block_width, 1)
 
     def _fit(self, x: Floats, labels: Floats) -> None:
         rng = np.random.default_rng(self.seed)
         mean = column_mean(x)
-        components = principal_components(x, mean, min(self.n_bits, self.block_width))
-        n_blocks = -(-self.n_bits // components.shape[1])
-        widths = [len(part) for part in np.array_split(np.arange(self.n_bits), n_blocks)]
-        projected = np.asarray((x - mean) @ components[:, : widths[0]], np.float32)
+        n_wanted = self.n_bits if self.blocks == "following" else min(self.n_bits, self.block_width)
+        components = principal_components(x, mean, n_wanted)
+        projected = np.asarray((x - mean) @ components, np.float32)
         blocks: list[Floats] = []
         losses: list[list[float]] = []
-        for width in widths:
-            rotation, history = _fit_rotation(projected[:, :width], self.iterations, rng)
-            blocks.append(components[:, :width] @ rotation)
+        for chosen in self._chosen(components.shape[1]):
+            rotation, history = _fit_rotation(projected[:, chosen], self.iterations, rng)
+            blocks.append(components[:, chosen] @ rotation)
             losses.append(history)
         self.mean = mean
         self.projection = np.ascontiguousarray(np.concatenate(blocks, axis=1))
         self.losses = np.array(losses)
+
+    def _chosen(self, rank: int) -> Iterator[slice]:
+        """The components of each block."""
+        if self.blocks == "leading":
+            n_blocks = -(-self.n_bits // rank)
+            yield from (slice(len(part)) for part in np.array_split(np.arange(self.n_bits), n_blocks))
+            return
+        at, left = 0, self.n_bits
+        while left:
+            width = min(max(at, self.block_width), rank - at, left)
+            yield slice(at, at + width)
+            at, left = (at + width) % rank, left - width
 
     def _project(self, x: Floats) -> Floats:
         return np.asarray((x - self.mean) @ self.projection, np.float32)

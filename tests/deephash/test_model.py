@@ -24,9 +24,9 @@ from tests.deephash.photos import sample, share_of_equal_bits
 # Whoever changes one of these changes the codes of every index built with it: its users would have to index again.
 BUILTIN_FINGERPRINTS = {
     "general-64": "d9c65ca5fbefc9b70a42ef376e7f5771",
-    "general-128": "10952e86f803d73fe8df410f53a81f8a",
-    "general-256": "cd42d34abd99b90f33ef863849ed6610",
-    "general-512": "dc1fb996af5135068484a80f802569ef",
+    "general-128": "39bb44c3c6ce3e6af5000854c2fd0edd",
+    "general-256": "ff0a4db436c14fa5a1fa5d9c24fda67c",
+    "general-512": "6e09953da54f618c759d938133fa828f",
     "cifar10-dsdh-48": "bcb1f62c4f74be1f8ced9f9cada427e8",
     "copies-256": "4fff09d4c7581a5ccb477312affc8ac5",
 }
@@ -150,6 +150,14 @@ def test_a_hash_layer_must_fit(tiny_model):
 
 
 # --- Encoding ---
+
+
+def test_shipped_general_codes_are_nested():
+    longest = load_model("general-512").hash_layer
+    for n_bits in (64, 128, 256):
+        layer = load_model(f"general-{n_bits}").hash_layer
+        assert torch.equal(layer.weight, longest.weight[:n_bits])
+        assert torch.equal(layer.bias, longest.bias[:n_bits])
 
 
 def test_codes_do_not_depend_on_the_batch(tiny_model, default_backbone):

@@ -103,6 +103,26 @@ def test_block_width_bounds_the_components_used():
     assert np.linalg.matrix_rank(itq.projection, tol=1e-3) == 10
 
 
+def test_blocks_of_following_components_share_none():
+    x, _ = clusters(dims=60)
+    itq = ITQ(56, block_width=8, blocks="following", iterations=20).fit(x)
+    assert itq.losses.shape == (4, 21)  # 8, 8, 16, 24
+    np.testing.assert_allclose(itq.projection.T @ itq.projection, np.eye(56), atol=1e-4)
+    # More bits than there are components: from the first one again.
+    again = ITQ(100, block_width=8, blocks="following", iterations=3).fit(x)
+    assert again.projection.shape == (60, 100)
+    np.testing.assert_allclose(again.projection[:, :60].T @ again.projection[:, :60], np.eye(60), atol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", ["leading", "following"])
+def test_codes_are_nested(blocks):
+    x, _ = clusters(dims=60)
+    whole = ITQ(32, block_width=8, blocks=blocks, iterations=5).fit(x)
+    for n_bits in (8, 16):
+        short = ITQ(n_bits, block_width=8, blocks=blocks, iterations=5).fit(x)
+        np.testing.assert_allclose(whole.projection[:, :n_bits], short.projection, atol=1e-4)
+
+
 @pytest.mark.parametrize("n_bits", [8, 1024])
 @pytest.mark.parametrize("n", [2, 3])
 def test_two_samples_are_enough(n, n_bits):
@@ -114,7 +134,8 @@ def test_two_samples_are_enough(n, n_bits):
 
 
 @pytest.mark.parametrize(
-    "options", [{"n_bits": 7}, {"n_bits": 1025}, {"n_bits": 8.0}, {"iterations": -1}, {"block_width": 0}]
+    "options",
+    [{"n_bits": 7}, {"n_bits": 1025}, {"n_bits": 8.0}, {"iterations": -1}, {"block_width": 0}, {"blocks": "any"}],
 )
 def test_wrong_options_are_an_error(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} is"):
