@@ -41,8 +41,9 @@ def tune(
     Recall is measured against exact search, on the 10 nearest of a sample of the index's own codes. Later searches use
     what was chosen. Exact: flat compares with every code, mih (tables) looks codes up by their parts; an exact one is
     chosen unless an approximate one is a quarter faster. Approximate: ivf (lists), for long codes; hnsw (a graph), for
-    long codes without structure: it takes minutes and much memory for each million; factory strings of faiss, such as
-    BIVF4096. Small indexes are scanned, whatever is chosen.
+    long codes without structure: it takes minutes and much memory for each million; prefix, for nested codes of more
+    than 64 bits: their first bits, then what is near by these in full; factory strings of faiss, such as BIVF4096.
+    Small indexes are scanned, whatever is chosen.
 
     A line of --json is a trial, the best first: structure, parameters, exact, recall, reaches (the wanted recall),
     seconds_per_query, bytes_per_image, build_seconds, chosen.

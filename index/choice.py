@@ -12,21 +12,26 @@ from index.faiss_factory import FaissIndex
 from index.groups import Groups
 from index.hnsw import NavigableGraph
 from index.ivf import InvertedLists
+from index.prefix import PrefixIndex
 from index.structures import EXACT, MultiIndex, Scan, Structure, exact_structure
 
 __all__ = ["AUTO", "NAMES", "STRUCTURES", "Choice"]
 
-STRUCTURES: Mapping[str, type[Structure]] = EXACT | {
-    structure.name: structure for structure in (InvertedLists, NavigableGraph, FaissIndex)
-}
+_APPROXIMATE = (InvertedLists, NavigableGraph, PrefixIndex, FaissIndex)
+STRUCTURES: Mapping[str, type[Structure]] = EXACT | {structure.name: structure for structure in _APPROXIMATE}
 """All structures by their names."""
 
-NAMES = ("auto", "flat", "mih", "ivf", "hnsw")
+NAMES = ("auto", "flat", "mih", "ivf", "hnsw", "prefix")
 """What a choice can be, besides factory strings of faiss."""
 
-_PARAMETERS = {"ivf": ("lists", "nprobe", "reach"), "hnsw": ("m", "ef"), "faiss": ("nprobe", "flips")}
+_PARAMETERS = {
+    "ivf": ("lists", "nprobe", "reach"),
+    "hnsw": ("m", "ef"),
+    "prefix": ("bits", "oversampling"),
+    "faiss": ("nprobe", "flips"),
+}
 _GRAPH = re.compile(r"BHNSW(\d*)((?:,.*)?)")
-_SEARCH = {"nprobe", "reach", "ef", "flips"}
+_SEARCH = {"nprobe", "reach", "ef", "oversampling", "flips"}
 # Fewer distinct codes are scanned in less time than anything else takes.
 _APPROXIMATE_ABOVE = 1 << 14
 
@@ -36,10 +41,11 @@ class Choice:
     """A structure by its name, its parameters, and the recall that an approximate one is tuned to.
 
     `auto`, `flat` (a scan) and `mih` (tables) are exact. `ivf` (lists) is approximate, and the fastest for codes of 128
-    bits and more; `hnsw` (a graph) is for long codes without structure, takes long to build and much memory; factory
-    strings of faiss are approximate, too. Parameters: ivf: lists, nprobe, reach; hnsw: m, ef; BIVF…: nprobe; BHash…:
-    flips. What is not given is chosen; what a search takes, for the wanted recall. As text: "ivf", "ivf,recall=0.99",
-    "ivf,lists=1024,reach=40", "BIVF4096,nprobe=16". BHNSW32 is "hnsw,m=32".
+    bits and more; `hnsw` (a graph) is for long codes without structure, takes long to build and much memory; `prefix`
+    searches the first bits of nested codes of more than 64 bits, and compares what is near by these in full; factory
+    strings of faiss are approximate, too. Parameters: ivf: lists, nprobe, reach; hnsw: m, ef; prefix: bits,
+    oversampling; BIVF…: nprobe; BHash…: flips. What is not given is chosen; what a search takes, for the wanted recall.
+    As text: "ivf", "ivf,recall=0.99", "ivf,lists=1024,reach=40", "BIVF4096,nprobe=16". BHNSW32 is "hnsw,m=32".
     """
 
     name: str = "auto"
@@ -74,7 +80,7 @@ class Choice:
 
     def _is_scan(self, groups: Groups) -> bool:
         needs_kernel = self.name in ("mih", "hnsw")
-        few = len(groups.words) < _APPROXIMATE_ABOVE
+        few = len(groups.words) < _APPROXIMATE_ABOVE or (self.name == "prefix" and groups.words.shape[1] == 1)
         return self.name == "flat" or few or (needs_kernel and not kernel.AVAILABLE)
 
     def is_met_by(self, groups: Groups, structure: Structure) -> bool:
@@ -85,7 +91,7 @@ class Choice:
             return structure.name == "mih"
         if self._is_scan(groups):
             return structure.name == "flat"
-        if structure.exact or not isinstance(structure, (InvertedLists, NavigableGraph, FaissIndex)):
+        if structure.exact or not isinstance(structure, _APPROXIMATE):
             return False
         if self.name != (structure.factory if isinstance(structure, FaissIndex) else structure.name):
             return False
@@ -97,8 +103,8 @@ class Choice:
     ) -> tuple[Groups, Structure]:
         """Return groups, in the order that the structure wants, and the structure; `before` is what they replace.
 
-        An approximate one comes with its recall measured. Few codes are scanned, whatever was chosen; without the
-        kernel, `mih` and `hnsw` are scans.
+        An approximate one comes with its recall measured. Few codes are scanned, whatever was chosen, and so are those
+        of up to 64 bits that `prefix` was chosen for; without the kernel, `mih` and `hnsw` are scans.
 
         Raises:
             ValueError: parameters that are out of range.
@@ -122,6 +128,8 @@ class Choice:
             return InvertedLists.build(groups, n_bits, before=before, **given)
         if self.name == "hnsw":
             return NavigableGraph.build(groups, n_bits, before=before, **given)
+        if self.name == "prefix":
+            return PrefixIndex.build(groups, n_bits, **given)
         return FaissIndex.build(groups, n_bits, factory=self.name, **given)
 
 

@@ -27,10 +27,11 @@ class HammingIndex:
     int64 and at least 0. Any number of threads may search while others add or remove: a search sees a change whole, or
     not at all.
 
-    `structure`: "auto", "flat" and "mih" are exact; "ivf", "hnsw" and binary factory strings of faiss are approximate:
-    see `Choice`. `recall` is what an approximate one is tuned to (by default 0.95): the share of the true k nearest
-    that are found, of any equally near ones. What it gives has true distances, also within a radius, where some may
-    lack. Small collections, recent additions and filters that leave little are searched exactly, whatever is chosen.
+    `structure`: "auto", "flat" and "mih" are exact; "ivf", "hnsw", "prefix" and binary factory strings of faiss are
+    approximate: see `Choice`. `recall` is what an approximate one is tuned to (by default 0.95): the share of the true
+    k nearest that are found, of any equally near ones. What it gives has true distances, also within a radius, where
+    some may lack. Small collections, recent additions and filters that leave little are searched exactly, whatever is
+    chosen.
     """
 
     def __init__(self, n_bits: int, structure: str | Choice = AUTO, *, recall: float | None = None) -> None:

@@ -54,9 +54,11 @@ class Ours:
 
     def __init__(self, structure: str) -> None:
         # All that building and opening import.
-        from index import hnsw, ivf, search, segments, snapshot, structures
+        from index import hnsw, ivf, prefix, search, segments, snapshot, structures
 
-        self._kinds: dict[str, Any] = {"ivf": ivf.InvertedLists, "hnsw": hnsw.NavigableGraph}
+        self._kinds: dict[str, Any] = {
+            "ivf": ivf.InvertedLists, "hnsw": hnsw.NavigableGraph, "prefix": prefix.PrefixIndex
+        }  # fmt: skip
         self._search, self._segments, self._snapshot, self._structures = search, segments, snapshot, structures
         self._name = structure
         self._index: Any = None

@@ -17,6 +17,7 @@ _STYLES = {
     "ours-mih": ("#D55E00", "*"),
     "ours-ivf": ("#D55E00", "o"),
     "ours-hnsw": ("#D55E00", "^"),
+    "ours-prefix": ("#D55E00", "D"),
     "faiss-flat": ("#0072B2", "s"),
     "faiss-ivf": ("#0072B2", "o"),
     "faiss-hnsw": ("#0072B2", "^"),

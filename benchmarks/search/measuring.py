@@ -46,6 +46,7 @@ class _Entry:
     # What it is sold for: a run at these sizes would take hours, or more memory than there is.
     up_to: float = math.inf
     is_graph: bool = False
+    from_bits: int = 8
 
 
 CONTESTANTS: dict[str, _Entry] = {
@@ -53,6 +54,7 @@ CONTESTANTS: dict[str, _Entry] = {
     "ours-mih": _Entry("ours, multi-index hashing", ("contestants", "OursExact", "mih")),
     "ours-ivf": _Entry("ours, lists", ("contestants", "Ours", "ivf")),
     "ours-hnsw": _Entry("ours, graph", ("contestants", "Ours", "hnsw"), up_to=1e7, is_graph=True),
+    "ours-prefix": _Entry("ours, prefix", ("contestants", "Ours", "prefix"), from_bits=128),
     "faiss-flat": _Entry("faiss IndexBinaryFlat", ("contestants", "FaissFlat", "flat")),
     "faiss-ivf": _Entry("faiss IndexBinaryIVF", ("contestants", "FaissIVF", "ivf")),
     "faiss-hnsw": _Entry("faiss IndexBinaryHNSW", ("contestants", "FaissIndex", "hnsw"), up_to=1e7, is_graph=True),
@@ -171,6 +173,9 @@ def measure(
         for name in names:
             if n > CONTESTANTS[name].up_to:
                 left_out[name] = f"not above {CONTESTANTS[name].up_to:,.0f} codes"
+                continue
+            if 8 * codes.shape[1] < CONTESTANTS[name].from_bits:
+                left_out[name] = f"not below {CONTESTANTS[name].from_bits} bits"
                 continue
             worker = _Worker(name, python.get(name.partition("-")[0], sys.executable), patience)
             workers[name] = worker

@@ -77,7 +77,11 @@ def test_codes_of_cifar10_say_what_they_need():
 
 
 def test_all_contestants_that_are_installed_run_and_exact_ones_agree(tmp_path, codes):
-    names = [name for name in CONTESTANTS if not name.startswith(("lancedb", "milvus", "usearch"))]
+    names = [
+        name
+        for name, entry in CONTESTANTS.items()
+        if entry.from_bits <= 64 and not name.startswith(("lancedb", "milvus", "usearch"))
+    ]
     codes, queries = make("clustered", 3000, 64, None)
     measured = measure(
         [*names, "milvus-lite"], codes, queries, k=10, folder=tmp_path, budget=NO_TIME, python={}, say=lambda text: None
@@ -93,6 +97,16 @@ def test_all_contestants_that_are_installed_run_and_exact_ones_agree(tmp_path, c
     # A graph that several threads build may lose a whole cluster.
     best = {one["contestant"]: one["recall"] for one in rows if not one["contestant"].endswith("-hnsw")}
     assert min(best.values()) > 0.9
+
+
+@pytest.mark.parametrize("n_bits", [64, 128])
+def test_prefixes_take_part_where_codes_are_longer_than_one(tmp_path, n_bits):
+    codes, queries = make("clustered", 3000, n_bits, None)
+    measured = measure(
+        ["ours-prefix"], codes, queries, k=10, folder=tmp_path, budget=NO_TIME, python={}, say=lambda text: None
+    )
+    assert measured["left_out"] == ({"ours-prefix": "not below 128 bits"} if n_bits == 64 else {})
+    assert max((one["recall"] for one in measured["rows"]), default=0) == (0 if n_bits == 64 else 1)
 
 
 def test_a_contestant_that_is_not_exact_as_it_says_ends_the_run(tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def test_a_dry_run_changes_nothing(mine, few_are_many):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--structure", "fast"], "'fast' is no structure: use auto, flat, mih, ivf, hnsw"),
+        (["--structure", "fast"], "'fast' is no structure: use auto, flat, mih, ivf, hnsw, prefix"),
         (["--structure", "ivf,ef=3"], "ivf has no parameter 'ef'"),
         (["--recall", "1.5"], "recall is 1.5"),
     ],

@@ -9,17 +9,22 @@ from hypothesis import strategies as st
 
 import index.choice
 import index.kernel
+import index.prefix
 import index.segments
 from index import HammingIndex, hamming_distances
 from index.choice import Choice
 from index.groups import Groups, to_words
 from index.hnsw import NavigableGraph
 from index.ivf import InvertedLists
+from index.prefix import PrefixIndex
 from index.tuning import own_queries, probe_of, recall_of
 from tests.index.brute import nearest, random_codes
 from tests.index.compiled import needs_kernel, use_kernel
 
-NAMES = ["ivf", "ivf,lists=5,nprobe=2", "ivf,reach=0", "hnsw", "hnsw,m=4,ef=3", "BIVF4", "BHNSW8", "BHash8", "BHash4x4"]
+NAMES = [
+    "ivf", "ivf,lists=5,nprobe=2", "ivf,reach=0", "hnsw", "hnsw,m=4,ef=3", "prefix", "prefix,bits=128,oversampling=1",
+    "BIVF4", "BHNSW8", "BHash8", "BHash4x4",
+]  # fmt: skip
 
 
 def use(monkeypatch, *, compiled=True):
@@ -27,6 +32,8 @@ def use(monkeypatch, *, compiled=True):
     use_kernel(monkeypatch, compiled)
     monkeypatch.setattr(index.choice, "_APPROXIMATE_ABOVE", 8)
     monkeypatch.setattr(index.segments, "_REBUILD_ABOVE", 8)
+    monkeypatch.setattr(index.prefix, "_FIRST", 8)
+    monkeypatch.setattr(index.prefix, "_SHARE", 0.5)
 
 
 @pytest.fixture
@@ -131,22 +138,22 @@ def test_all_is_found_where_all_is_looked_at(small, name):
 def test_copies_do_not_hide_each_other(small, name):
     """faiss alone finds 44 of the top 100 among 5,000 copies in a graph."""
     rng = np.random.default_rng(2)
-    copies = np.repeat(random_codes(rng, 1, 64), 5000, axis=0)
-    searched = HammingIndex(64, name)
-    searched.add(np.concatenate([random_codes(rng, 300, 64), copies]))
+    copies = np.repeat(random_codes(rng, 1, 192), 5000, axis=0)
+    searched = HammingIndex(192, name)
+    searched.add(np.concatenate([random_codes(rng, 300, 192), copies]))
     distances, ids = searched.search(copies[:1], 100)
     assert distances.tolist() == [[0] * 100]
     assert ids.tolist() == [list(range(300, 400))]
 
 
 @needs_kernel
-@pytest.mark.parametrize("name", ["ivf", "hnsw"])
+@pytest.mark.parametrize(("name", "n_bits"), [("ivf", 64), ("hnsw", 64), ("prefix", 100)])
 @pytest.mark.parametrize("wanted", [0.8, 0.99])
-def test_the_wanted_recall_is_reached_and_said(small, name, wanted):
+def test_the_wanted_recall_is_reached_and_said(small, name, n_bits, wanted):
     """Also of queries that are not in the index: a graph leads from each of its own codes to all that is near."""
     rng = np.random.default_rng(3)
-    codes = random_codes(rng, 9_000, 64)
-    searched = HammingIndex(64, name, recall=wanted)
+    codes = random_codes(rng, 9_000, n_bits)
+    searched = HammingIndex(n_bits, name, recall=wanted)
     searched.add(codes[:8000])
     structure = searched.segments[0].structure
     assert not searched.exact
@@ -219,10 +226,11 @@ def test_a_graph_grows_by_what_is_added_and_keeps_its_links(small):
     assert np.mean(distances <= np.array(true)[:, -1:]) > 0.98
 
 
-STRUCTURES = [InvertedLists, pytest.param(NavigableGraph, marks=needs_kernel)]
+STRUCTURES = [InvertedLists, PrefixIndex, pytest.param(NavigableGraph, marks=needs_kernel)]
+N_BITS = 128
 
 
-def built(kind, n=2000, n_bits=64):
+def built(kind, n=2000, n_bits=N_BITS):
     codes = random_codes(np.random.default_rng(n), n, n_bits)
     groups, structure = kind.build(Groups.of(to_words(codes), np.arange(n)), n_bits)
     return groups, structure.with_settings(recall=0.5), to_words(codes[:20])
@@ -231,10 +239,10 @@ def built(kind, n=2000, n_bits=64):
 @pytest.mark.parametrize("kind", STRUCTURES)
 def test_a_structure_made_of_its_arrays_answers_the_same(kind):
     groups, structure, queries = built(kind)
-    again = kind.from_arrays(groups, 64, structure.arrays())
+    again = kind.from_arrays(groups, N_BITS, structure.arrays())
     assert (again.parameters(), again.recall, again.n_bytes) == (structure.parameters(), 0.5, structure.n_bytes)
     for answer, expected in zip(
-        again.find(groups, queries, 10, 64), structure.find(groups, queries, 10, 64), strict=True
+        again.find(groups, queries, 10, N_BITS), structure.find(groups, queries, 10, N_BITS), strict=True
     ):
         assert np.array_equal(answer, expected)
 
@@ -255,7 +263,7 @@ def test_arrays_that_do_not_belong_to_the_groups_are_refused(kind):
         wrong.append(arrays | {"settings": settings})
     for parts in wrong:
         with pytest.raises(ValueError, match="arrays"):
-            kind.from_arrays(groups, 64, parts)
+            kind.from_arrays(groups, N_BITS, parts)
 
 
 @needs_kernel
@@ -271,8 +279,8 @@ def test_arrays_of_any_content_are_searched_within_bounds(kind):
             info = np.iinfo(array.dtype)
             values = [rng.integers(0, info.max, array.shape, array.dtype), info.max, info.min, 1][round % 4]
             arrays[name] = np.where(some, values, array).astype(array.dtype)
-        hostile = kind.from_arrays(groups, 64, arrays)
-        for k, radius in ((10, 64), (3000, 64), (None, 20)):
+        hostile = kind.from_arrays(groups, N_BITS, arrays)
+        for k, radius in ((10, N_BITS), (3000, N_BITS), (None, 20)):
             found = hostile.find(groups, queries, k, radius)
             assert len(found.ids) <= (k or 2000) * len(queries)
 
@@ -282,19 +290,19 @@ def test_a_graph_whose_links_lead_nowhere_is_built_again_when_it_grows(small):
     groups, structure, queries = built(NavigableGraph)
     arrays = dict(structure.arrays())
     arrays["links"] = np.where(arrays["links"] >= 0, 1 << 30, -1).astype(np.int32)
-    broken = NavigableGraph.from_arrays(groups, 64, arrays)
+    broken = NavigableGraph.from_arrays(groups, N_BITS, arrays)
     more = np.concatenate([groups.words, queries ^ np.uint64(1)])
     larger = Groups.of(more, np.arange(len(more)))
-    arranged, graph = NavigableGraph.build(larger, 64, before=(groups, broken))
+    arranged, graph = NavigableGraph.build(larger, N_BITS, before=(groups, broken))
     assert (
         recall_of(
-            graph.find(arranged, queries, 11, 64),
+            graph.find(arranged, queries, 11, N_BITS),
             probe_of(
                 queries,
                 np.full(20, -1),
                 np.full(20, -1),
                 10,
-                index.structures.Scan(larger.words).find(larger, queries, 11, 64),
+                index.structures.Scan(larger.words).find(larger, queries, 11, N_BITS),
             ),
         )
         > 0.9
@@ -302,7 +310,7 @@ def test_a_graph_whose_links_lead_nowhere_is_built_again_when_it_grows(small):
 
 
 @pytest.mark.parametrize(
-    "text", ["auto", "flat", "mih", "ivf", "hnsw,m=8,ef=100", "ivf,recall=0.99", "BIVF64,nprobe=4"]
+    "text", ["auto", "flat", "mih", "ivf", "hnsw,m=8,ef=100", "ivf,recall=0.99", "prefix,bits=128", "BIVF64,nprobe=4"]
 )
 def test_a_choice_is_a_text(text):
     assert str(Choice.of(text)) == text
@@ -312,10 +320,11 @@ def test_a_choice_is_a_text(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fast", "'fast' is no structure: use auto, flat, mih, ivf, hnsw"),
+        ("fast", "'fast' is no structure: use auto, flat, mih, ivf, hnsw, prefix"),
         ("BIVF", "is no structure"),
         ("BIVF64_PQ8", "is no structure"),
         ("ivf,ef=3", "ivf has no parameter 'ef'; it has lists, nprobe, reach"),
+        ("prefix,reach=3", "prefix has no parameter 'reach'; it has bits, oversampling"),
         ("flat,recall=0.9", "write NAME=NUMBER"),
         ("flat,lists=3", "flat has no parameter 'lists'; it has none"),
         ("ivf,lists", "write NAME=NUMBER"),
