@@ -1,6 +1,6 @@
 """``deephash evaluate``, and how the quality of a model is told."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +8,7 @@ import typer
 
 from .cli_datasets import Data, Dataset, Download, Protocol, Seed, load_dataset
 from .cli_errors import reports_errors, usage_error
-from .cli_options import Json
+from .cli_options import Json, read_numbers
 from .paths import display_path
 from .terminal import counted, note, print_aligned, print_json
 
@@ -25,6 +25,9 @@ def evaluate(
     data: Data = Path(),
     download: Download = False,
     protocol: Protocol = "cifar10-1",
+    bits: Annotated[
+        int | None, typer.Option("--bits", metavar="N", help="Judge the first N bits of the codes.  [default: all]")
+    ] = None,
     k: Annotated[
         list[str] | None, typer.Option("--k", metavar="N,...", help="For each metric @k.  [default: 10,100]")
     ] = None,
@@ -53,13 +56,14 @@ def evaluate(
       deephash evaluate dsdh.safetensors cifar10 --data DIR --legacy hashnet
       deephash evaluate general-64 by-class/ --k 5,20 --curve curve.csv
       deephash evaluate general-64 labels.csv --radius 2 --radius 8 --json
+      deephash evaluate nested.safetensors by-class/ --bits 12
     """
+    from .code_quality import evaluate_model
     from .curves import check_curve_file, write_curve
     from .evaluation import LEGACY_RULES
     from .model import load_model
-    from .supervised import evaluate_model
 
-    ks, radii = _numbers("--k", k or ["10,100"], 1), _numbers("--radius", radius or ["2"], 0)
+    ks, radii = read_numbers("--k", k or ["10,100"], 1), read_numbers("--radius", radius or ["2"], 0)
     if legacy is not None and legacy not in LEGACY_RULES:
         usage_error(f"--legacy {legacy!r} is not known: choose one of {', '.join(LEGACY_RULES)}")
     if curve:
@@ -68,6 +72,11 @@ def evaluate(
         except (ValueError, ImportError) as error:
             usage_error(f"--curve: {error}")
     loaded = load_model(model)
+    if bits is not None:
+        try:
+            loaded = loaded.prefix(bits)
+        except ValueError as error:
+            usage_error(f"--bits: {error}")
     if max(radii) > loaded.n_bits:
         usage_error(f"--radius {max(radii)}: no two codes of {loaded.n_bits} bits are so far apart")
     images, split = load_dataset(dataset, data, download=download, protocol=protocol, seed=seed)
@@ -79,16 +88,6 @@ def evaluate(
         print_json({"model": model, "protocol": split.protocol, "seed": seed, "quality": quality.to_dict()})
     else:
         print_quality(quality, split.protocol)
-
-
-def _numbers(option: str, texts: Sequence[str], least: int) -> list[int]:
-    """Returns the numbers of a repeatable option, each of which is one or several with commas."""
-    numbers = []
-    for word in ",".join(texts).split(","):
-        if not word.strip().isdecimal() or int(word) < least:
-            usage_error(f"{option} {word!r}: write whole numbers from {least}, with commas between them")
-        numbers.append(int(word))
-    return list(dict.fromkeys(numbers))
 
 
 def print_quality(quality: "RetrievalReport", protocol: str) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "check_radius",
     "parse_codes",
     "parse_filter",
+    "read_numbers",
     "write_sheets",
 ]
 
@@ -85,6 +86,16 @@ def check_radius(radius: int | None, n_bits: int) -> None:
     """Refuses a radius that no distance reaches: its sender thinks of other codes."""
     if radius is not None and radius > n_bits:
         usage_error(f"--radius {radius}: codes of this index have {n_bits} bits, so that no distance is above {n_bits}")
+
+
+def read_numbers(option: str, texts: Sequence[str], least: int) -> list[int]:
+    """Returns the numbers of a repeatable option, each of which is one or several with commas."""
+    numbers = []
+    for word in ",".join(texts).split(","):
+        if not word.strip().isdecimal() or int(word) < least:
+            usage_error(f"{option} {word!r}: write whole numbers from {least}, with commas between them")
+        numbers.append(int(word))
+    return list(dict.fromkeys(numbers))
 
 
 def write_sheets(sheet: "Sheet", html: Path | None, png: Path | None) -> None:

@@ -14,9 +14,9 @@ import typer
 from .cli_datasets import Data, Dataset, Download, Protocol, Seed, load_dataset
 from .cli_errors import EXIT_FAILED, reports_errors, usage_error
 from .cli_evaluation import evaluate, print_quality
-from .cli_options import Json
+from .cli_options import Json, read_numbers
 from .paths import display_path
-from .terminal import duration_text, note, print_json, progress_bar
+from .terminal import duration_text, note, print_aligned, print_json, progress_bar
 
 if TYPE_CHECKING:
     from .datasets import LabelledImages, RetrievalSplit
@@ -45,6 +45,10 @@ def train(
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the loss, such as mu=1e3; repeatable.")
     ] = None,
     bits: Annotated[int, typer.Option(metavar="N", help="Length of the codes, 8 to 1024.")] = 48,
+    nested: Annotated[
+        list[str] | None,
+        typer.Option(metavar="N,...", help="Shorter lengths: make the first N bits of a code a code, too."),
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(metavar="NAME", help="timm's or torchvision/NAME.  [default: efficientnet_lite0]")
     ] = None,
@@ -101,10 +105,14 @@ def train(
     tenth are queries. On several GPUs or processors, "torchrun --nproc-per-node N -m deephash train ..." has N
     processes share the work, to the same result.
 
+    --nested 12,24 makes one model for several lengths: the first 12 and the first 24 bits of its codes are about as
+    good as codes of models of their own. In Python, load_model("m.safetensors").prefix(12) is the model of 12 bits.
+
     \b
       deephash train cifar10 --data DIR --loss dsdh --bits 48 -o dsdh.safetensors
       deephash train by-class/ --loss orthohash --epochs 5 -o mine.safetensors
       deephash train labels.csv --epochs 5 -o other.safetensors
+      deephash train by-class/ --nested 12,24 --epochs 2 -o nested.safetensors
     """
     from .backbones import DEFAULT_BACKBONE
     from .distributed import AnotherProcessFailed, joined_processes
@@ -116,6 +124,7 @@ def train(
             if loss not in LOSSES:
                 usage_error(f"--loss {loss!r} is not known: choose one of {', '.join(LOSSES)}")
             loss_options = _loss_options(loss, loss_option or ())
+            lengths = _nested_lengths(nested or (), bits, loss)
             if not output.absolute().parent.is_dir():
                 usage_error(f"--output {display_path(output)}: the folder does not exist")
             if patience and not validation:
@@ -126,7 +135,7 @@ def train(
             recipe = choose_recipe(backbone or DEFAULT_BACKBONE, pretrained=not scratch)
             training = _given(epochs=epochs, batch_size=batch_size, lr=lr, backbone_lr=backbone_lr)
             config = replace(
-                recipe, loss=loss, n_bits=bits, validation_share=validation,
+                recipe, loss=loss, n_bits=bits, nested=lengths, validation_share=validation,
                 training=replace(recipe.training, patience=patience, seed=seed, **training),
                 **_given(image_size=size, frozen_stages=frozen_stages, head_epochs=head_epochs),
             )  # fmt: skip
@@ -169,6 +178,21 @@ def _loss_options(loss: str, texts: Sequence[str]) -> dict[str, Any]:
             kind = "true or false" if isinstance(default, bool) else f"a number, such as {default or 1}"
             usage_error(f"--loss-option {text!r}: {name} is {kind}")
     return options
+
+
+def _nested_lengths(texts: Sequence[str], bits: int, loss: str) -> tuple[int, ...]:
+    """Returns the lengths that --nested names."""
+    from .losses import LOSSES
+    from .supervised import check_lengths
+
+    lengths = tuple(read_numbers("--nested", texts, 1)) if texts else ()
+    if lengths and LOSSES[loss].asymmetric:
+        usage_error(f"--nested: {loss} has codes of its own for the database; choose another loss")
+    try:
+        check_lengths(bits, lengths)
+    except ValueError as error:
+        usage_error(f"{'--nested' if lengths else '--bits'}: {error}")
+    return lengths
 
 
 def _suited(
@@ -233,10 +257,15 @@ def _train(
     result.model.save(output)
     checkpoint.unlink(missing_ok=True)
     if json:
-        print_json({"model": str(output), "protocol": split.protocol, "quality": result.quality.to_dict()})
+        nested = {n_bits: quality.to_dict() for n_bits, quality in result.nested.items()}
+        told = {"model": str(output), "protocol": split.protocol, "quality": result.quality.to_dict()}
+        print_json(told | ({"nested": nested} if nested else {}))
     else:
         _note_best(result)
         print_quality(result.quality, split.protocol)
+        if result.nested:
+            print("mAP of the first bits:")
+            print_aligned([(f"{n_bits} bits", f"{q.map:.4f}") for n_bits, q in result.nested.items()], indent=2)
         print(f"model: {display_path(output)}")
         note(f"index with it: deephash index FOLDER --model {display_path(output)}")
 

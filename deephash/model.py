@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import os
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -136,7 +137,27 @@ class HashModel(nn.Module):
 
     def with_hash_layer(self, weight: NDArray[np.float32], bias: NDArray[np.float32], **facts: Any) -> "HashModel":
         """Returns a model on the same backbone and preprocessing with another hash layer; ``facts`` as in the class."""
-        return HashModel(self._backbone_info, weight, bias, input_spec=self.input_spec, **facts)
+        backbone = replace(self._backbone_info, module=self.backbone)  # training may have put another in its place
+        return HashModel(backbone, weight, bias, input_spec=self.input_spec, **facts).to(self.hash_layer.weight.device)
+
+    def prefix(self, n_bits: int) -> "HashModel":
+        """Returns a model, NAME-N, whose codes are the first n_bits of this one's; good ones if it was trained so.
+
+        Raises:
+            ValueError: n_bits is not from 8 to the n_bits of this model.
+        """
+        if check_n_bits(n_bits) > self.n_bits:
+            raise ValueError(f"n_bits is {n_bits}, but the codes of {self.name} have {self.n_bits} bits: ask for fewer")
+        facts = {name: fact for name, fact in self.training_facts.items() if name not in ("map", "map_of_first_bits")}
+        measured = self.training_facts.get("map_of_first_bits", {}).get(str(n_bits))
+        return self.with_hash_layer(
+            self.hash_layer.weight.detach().cpu().numpy()[:n_bits],
+            self.hash_layer.bias.detach().cpu().numpy()[:n_bits],
+            name=f"{self.name}-{n_bits}",
+            method=self.method,
+            training=facts | {"first_bits_of": self.name} | ({} if measured is None else {"map": measured}),
+            licence=self.licence,
+        )
 
     # The file.
 

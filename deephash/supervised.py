@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from index import check_n_bits, pack_bits
+from index import check_n_bits
 
 from .augmentation import Augmentation
 from .backbones import DEFAULT_BACKBONE, create_backbone
 from .cifar_resnet import CifarResNet
+from .code_quality import evaluate_network
 from .datasets import LabelledImages, RetrievalSplit, check_split
 from .distributed import present_processes
-from .evaluation import RetrievalReport, evaluate_codes
+from .evaluation import RetrievalReport
 from .fine_tuning import finish_fine_tuning, prepare_fine_tuning
-from .inference import inference_copy
 from .input_spec import InputSpec
 from .inputs import FeatureInputs, ImageInputs, compute_logits
 from .losses import HashingLoss, create_loss
@@ -29,7 +30,7 @@ from .progress import OnProgress, ignore_progress
 from .shifted_inputs import ShiftedInputs
 from .training import EpochReport, TrainConfig, TrainingError, train
 
-__all__ = ["RunConfig", "RunResult", "evaluate_model", "hold_out", "train_model"]
+__all__ = ["RunConfig", "RunResult", "check_lengths", "hold_out", "train_model"]
 
 # At most so many images are what the first convolution of a CifarResNet is fitted to.
 _WHITENED = 2_000
@@ -40,24 +41,24 @@ _HEAD_LR = 5e-2
 # What so many have not taught it, more will not.
 _HEAD_IMAGES = 150_000
 
-_KS = (10, 100)
-
 
 @dataclass(frozen=True)
 class RunConfig:
     """What to train.
 
-    ``image_size``: pixels a side that the network sees. ``validation_share`` of the training set is held out to report
-    mAP after each epoch (0: none); queries are never looked at. ``loss_options`` go to the loss. ``frozen_stages``: the
-    stem and so many stages of the backbone, and the statistics of all its batch norms, stay as they are, which trains
-    faster (``fine_tuning``); None trains everything. ``head_epochs``: the hash layer learns on the features of the
-    untouched backbone first, so that the backbone is not led astray by a random one (but sees no more than 150,000).
-    ``hash_layer_scale``: deviation of
-    the hash layer's first weights; a small one lets a backbone without pretraining learn faster.
+    ``nested``: shorter lengths, ascending; the first bits of a code, so many, become a good code of that length
+    (``losses.NestedLoss``). ``image_size``: pixels a side that the network sees. ``validation_share`` of the training
+    set is held out to report mAP after each epoch (0: none); queries are never looked at. ``loss_options`` go to the
+    loss. ``frozen_stages``: the stem and so many stages of the backbone, and the statistics of all its batch norms,
+    stay as they are, which trains faster (``fine_tuning``); None trains everything. ``head_epochs``: the hash layer
+    learns on the features of the untouched backbone first, so that the backbone is not led astray by a random one (but
+    sees no more than 150,000). ``hash_layer_scale``: deviation of the hash layer's first weights; a small one lets a
+    backbone without pretraining learn faster.
     """
 
     loss: str = "dsdh"
     n_bits: int = 48
+    nested: tuple[int, ...] = ()
     backbone: str = DEFAULT_BACKBONE
     pretrained: bool = True
     image_size: int = 96
@@ -72,11 +73,15 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The trained model, its quality on the split's queries, and all its epochs, those before a stop too."""
+    """The trained model, its quality on the split's queries, and all its epochs, those before a stop too.
+
+    ``nested``: the quality of its prefixes, by their lengths.
+    """
 
     model: HashModel
     quality: RetrievalReport
     epochs: list[EpochReport]
+    nested: dict[int, RetrievalReport] = field(default_factory=dict)
 
 
 def train_model(
@@ -95,9 +100,9 @@ def train_model(
         TrainingError: the training set has one class only, the loss is not finite, or the checkpoint is of another
             config or other labels.
         DatasetError: a class has no training image, or no query a relevant one, in the split or after holding out.
-        BackboneError, ValueError: the backbone, the loss or n_bits are not to be had.
+        BackboneError, ValueError: the backbone, the loss, n_bits or the nested lengths are not to be had.
     """
-    check_n_bits(config.n_bits)
+    check_lengths(config.n_bits, config.nested)
     learned, held_out = hold_out(images, split.training, config.validation_share, seed=config.training.seed)
     targets = images.targets[learned]
     if len(np.unique(targets, axis=0)) < 2:
@@ -127,7 +132,9 @@ def train_model(
         on_epoch(report)
 
     def validate(averaged: nn.Module, epoch: int) -> dict[str, float]:
-        report = _quality(averaged, inputs, images, held_out, learned, config)
+        (report,) = evaluate_network(
+            averaged, inputs, images, held_out, learned, [config.n_bits], bf16=config.training.bf16
+        )
         return {"map": report.map}
 
     trained = train(
@@ -149,7 +156,11 @@ def train_model(
     if config.frozen_stages is not None:
         finish_fine_tuning(trained.backbone, backbone)
         trained.backbone = backbone.eval()
-    quality = _quality(trained, inputs, images, split.query, split.database, config)
+    lengths = *config.nested, config.n_bits
+    *shorter, quality = evaluate_network(
+        trained, inputs, images, split.query, split.database, lengths, bf16=config.training.bf16
+    )
+    nested = dict(zip(config.nested, shorter, strict=True))
     facts = {
         "loss": config.loss,
         "protocol": split.protocol,
@@ -160,10 +171,24 @@ def train_model(
         "map": round(quality.map, 4),
         "config": asdict(replace(config, loss_options=dict(config.loss_options))),
     }
+    if nested:
+        facts["map_of_first_bits"] = {str(n_bits): round(report.map, 4) for n_bits, report in nested.items()}
     trained.name = name or f"{split.protocol}-{config.loss}-{config.n_bits}"
     trained.method = config.loss
     trained.training_facts = facts
-    return RunResult(trained, quality, epochs)
+    return RunResult(trained, quality, epochs, nested)
+
+
+def check_lengths(n_bits: int, nested: Sequence[int]) -> None:
+    """Checks the length of codes and those of their prefixes.
+
+    Raises:
+        ValueError: one is not from 8 to 1,024, or the prefixes do not ascend, or are as long as the whole.
+    """
+    for length in (*nested, n_bits):
+        check_n_bits(length)
+    if any(longer <= shorter for shorter, longer in pairwise((*nested, n_bits))):
+        raise ValueError(f"the nested lengths are {', '.join(map(str, nested))}: they must ascend, below {n_bits} bits")
 
 
 def hold_out(
@@ -175,21 +200,6 @@ def hold_out(
     order = np.random.default_rng(seed + 7_919).permutation(training)
     n_held = round(share * len(training))
     return np.sort(order[n_held:]), np.sort(order[:n_held])
-
-
-def evaluate_model(
-    model: HashModel,
-    images: LabelledImages,
-    split: RetrievalSplit,
-    *,
-    ks: Sequence[int] = _KS,
-    radii: Sequence[int] = (2,),
-    legacy: str | None = None,
-) -> RetrievalReport:
-    """Returns the quality of a model on a split, of its queries against its database; the rest as `evaluate_codes`."""
-    inputs = ImageInputs(images.pixels, model.input_spec, Augmentation())
-    parts = split.query, split.database
-    return _quality(model, inputs, images, *parts, RunConfig(n_bits=model.n_bits), ks=ks, radii=radii, legacy=legacy)
 
 
 def _task(images: LabelledImages, learned: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
@@ -223,6 +233,7 @@ def _loss(config: RunConfig, images: LabelledImages, learned: NDArray[np.int64])
         n_bits=config.n_bits,
         n_classes=len(images.class_names),
         n_train=len(learned),
+        nested=config.nested,
         **config.loss_options,
     )
 
@@ -249,37 +260,3 @@ def _train_head(
 class _UnitLength(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return nn.functional.normalize(features)
-
-
-def _quality(
-    network: nn.Module,
-    inputs: ImageInputs,
-    images: LabelledImages,
-    query: NDArray[np.int64],
-    database: NDArray[np.int64],
-    config: RunConfig,
-    *,
-    ks: Sequence[int] = _KS,
-    radii: Sequence[int] = (2,),
-    legacy: str | None = None,
-) -> RetrievalReport:
-    both = np.concatenate([query, database])
-    network = inference_copy(network, inputs.spec.size).to(best_device())
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # Several processes encode their shares, unless there is less than an image for each.
-    processes = present_processes()
-    own = both[processes.share(len(both))] if len(both) >= processes.size else both
-    logits = torch.from_numpy(compute_logits(network, inputs, own, bf16=config.training.bf16))
-    if len(own) < len(both):
-        logits = processes.gather(logits.to(next(network.parameters()).device), len(both)).cpu()
-    codes = pack_bits(logits.numpy() > 0)
-    return evaluate_codes(
-        codes[: len(query)],
-        codes[len(query) :],
-        n_bits=config.n_bits,
-        query_labels=images.targets[query],
-        database_labels=images.targets[database],
-        ks=ks,
-        radii=radii,
-        legacy=legacy,
-    )

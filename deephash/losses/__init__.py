@@ -7,12 +7,14 @@ one line in ``LOSSES``, one reference test. Those that learn without labels, fro
 
 import difflib
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from .base import HashingLoss
 from .centers import CSQ, DPN, OrthoHash
 from .discrete import ADSH, DSDH, GreedyHash
 from .histogram import MIHash
+from .nested import NestedLoss
 from .pairwise import DCH, DHN, DPSH, DSH, HashNet
 from .triplet import DTSH
 from .unsupervised import UNSUPERVISED, BiHalf, GreedyHashUnsupervised
@@ -35,6 +37,7 @@ __all__ = [
     "HashNet",
     "HashingLoss",
     "MIHash",
+    "NestedLoss",
     "OrthoHash",
     "create_loss",
 ]
@@ -45,13 +48,15 @@ LOSSES: dict[str, type[HashingLoss]] = {
 }
 
 
-def create_loss(name: str, *, n_bits: int, n_classes: int, n_train: int, **options: Any) -> HashingLoss:
-    """Returns a new loss of that name, a key of ``LOSSES``.
+def create_loss(
+    name: str, *, n_bits: int, n_classes: int, n_train: int, nested: Sequence[int] = (), **options: Any
+) -> HashingLoss:
+    """Returns a new loss of that name, a key of ``LOSSES``; with ``nested``, also of prefixes of these lengths.
 
     Options are those of its class, with the defaults of the paper or of its authors' code.
 
     Raises:
-        ValueError: the name, an option or a value is unknown.
+        ValueError: the name, an option or a value is unknown; or the nested lengths do not ascend below n_bits.
     """
     if name not in LOSSES:
         near = difflib.get_close_matches(name.lower(), LOSSES, n=1)
@@ -63,4 +68,6 @@ def create_loss(name: str, *, n_bits: int, n_classes: int, n_train: int, **optio
     ]
     if unknown := [option for option in options if option not in known]:
         raise ValueError(f"{name} has no option {unknown[0]!r}: it has {', '.join(known) or 'none'}")
+    if nested:
+        return NestedLoss([loss(length, n_classes, n_train, **options) for length in (*nested, n_bits)])
     return loss(n_bits, n_classes, n_train, **options)

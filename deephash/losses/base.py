@@ -20,7 +20,8 @@ class HashingLoss(nn.Module):
     loss's own ``seed``.
 
     ``asymmetric``: the database is coded by the loss's own ``V``, not by the network, so results share no column with
-    the others. ``multi_label``: the paper defines the loss for images with several labels.
+    the others. ``multi_label``: the paper defines the loss for images with several labels. ``class_code_buffers``: the
+    buffers ``(..., n_bits)`` with the codes that classes have from the start.
 
     Args:
         n_bits: width of the logits.
@@ -33,6 +34,7 @@ class HashingLoss(nn.Module):
 
     asymmetric: ClassVar[bool] = False
     multi_label: ClassVar[bool] = True
+    class_code_buffers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, n_bits: int, n_classes: int, n_train: int) -> None:
         super().__init__()

@@ -3,6 +3,8 @@
 The centres are a buffer ``centers (n_classes, n_bits)`` of -1 and +1, drawn once; ``hadamard.py`` makes them.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,6 +35,7 @@ class CSQ(HashingLoss):
     bits in both terms; tanh as in the authors' code, whose pairwise term the paper does not have.
     """
 
+    class_code_buffers: ClassVar[tuple[str, ...]] = ("centers", "tie_breaker")
     centers: Tensor
     tie_breaker: Tensor
 
@@ -67,6 +70,7 @@ class DPN(HashingLoss):
     targets keep away from each other (see ``bernoulli_centers``).
     """
 
+    class_code_buffers: ClassVar[tuple[str, ...]] = ("centers",)
     centers: Tensor
 
     def __init__(self, n_bits: int, n_classes: int, n_train: int, *, margin: float = 1.0, seed: int = 0) -> None:
@@ -102,6 +106,7 @@ class OrthoHash(HashingLoss):
     orthogonal exactly (see ``hash_centers``), where the code draws them.
     """
 
+    class_code_buffers: ClassVar[tuple[str, ...]] = ("centers",)
     centers: Tensor
 
     def __init__(

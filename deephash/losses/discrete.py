@@ -57,6 +57,7 @@ class DSDH(HashingLoss):
     gradient is twice the one above, as if both images of a pair moved. `columns` and `centers` are ours.
     """
 
+    class_code_buffers: ClassVar[tuple[str, ...]] = ("first_codes",)
     B: Tensor
     W: Tensor
     recent: Tensor

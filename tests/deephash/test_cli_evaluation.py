@@ -75,6 +75,9 @@ def test_the_curve_is_that_of_the_report(evaluate, tmp_path):
         (["by-class", "--legacy", "x"], 2, "choose one of deephash-pytorch, hashnet"),
         (["by-class", "--curve", "c.pdf"], 2, "neither .png nor .csv"),
         (["nothing"], 2, "does not exist"),
+        (["by-class", "--bits", "2000"], 2, "--bits: n_bits is 2000"),
+        (["by-class", "--bits", "7"], 2, "--bits: n_bits is 7: use an integer from 8"),
+        (["by-class", "--bits", "8", "--radius", "9"], 2, "--radius 9: no two codes of 8 bits"),
     ],
 )
 def test_wrong_options_are_refused(evaluate, arguments, code, message):

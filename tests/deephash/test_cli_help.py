@@ -135,7 +135,7 @@ def test_every_example_of_train_and_evaluate_runs_that_needs_no_download(tmp_pat
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
     monkeypatch.chdir(tmp_path)
     examples = [example for example in EXAMPLES if example.startswith(APART[1:3]) and "cifar10" not in example]
-    assert len(examples) == 4
+    assert len(examples) == 6
     for example in examples:
         done = run(*shlex.split(example)[1:])
         assert done.exit_code == 0, done.output

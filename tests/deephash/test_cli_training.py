@@ -217,6 +217,27 @@ def test_cifar_resnet_from_scratch_has_its_own_recipe(folder, monkeypatch, tmp_p
     assert config["loss_options"]["eta"] == pytest.approx(0.03 * 54)
 
 
+def test_one_nested_model_is_judged_at_every_length(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    command = ["train", "classes", "-o", tmp_path / "n.safetensors", *QUICK, "--scratch", "--backbone",
+               "test_efficientnet", "--nested", "8,12"]  # fmt: skip
+    done = run_here(*command)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["quality"]["n_bits"], {n: q["n_bits"] for n, q in told["nested"].items()}) == (16, {"8": 8, "12": 12})
+    facts = load_model(tmp_path / "n.safetensors").card.training
+    assert facts["config"]["nested"] == [8, 12]
+    assert facts["map_of_first_bits"] == {n: round(q["map"], 4) for n, q in told["nested"].items()}
+    text = run_here(*(word for word in command if word != "--json")).stdout
+    told_lines = re.findall(r"^  (\d+) bits +(0\.\d{4})$", text.partition("mAP of the first bits:")[2], re.MULTILINE)
+    assert told_lines == [(n, f"{q['map']:.4f}") for n, q in told["nested"].items()]
+    for n_bits, quality in told["nested"].items():
+        judged = run_here("evaluate", tmp_path / "n.safetensors", "classes", "--bits", n_bits, "--json")
+        found = json.loads(judged.stdout)["quality"]
+        assert found["n_bits"] == int(n_bits)
+        assert found["map"] == pytest.approx(quality["map"], abs=0.02)
+
+
 def test_the_same_command_goes_on_and_another_is_refused(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(folder)
     command = ["train", "classes", "-o", tmp_path / "r.safetensors", *QUICK, "--scratch", "--backbone",
@@ -230,9 +251,13 @@ def test_the_same_command_goes_on_and_another_is_refused(folder, monkeypatch, tm
     assert run_here(*command).exit_code == 1
     assert (tmp_path / ".r.safetensors.checkpoint").exists()
     monkeypatch.setattr(HashModel, "save", save)
-    other = run_here(*command, "--loss-option", "weight=0.5")
-    assert other.exit_code == 1
-    assert "loss_options was {}, is {'weight': 0.5}" in other.stderr
+    for options, message in (
+        (["--loss-option", "weight=0.5"], "loss_options was {}, is {'weight': 0.5}"),
+        (["--nested", "8"], "nested was [], is [8]"),
+    ):
+        other = run_here(*command, *options)
+        assert other.exit_code == 1
+        assert message in other.stderr
     done = run_here(*command)
     assert done.exit_code == 0, done.output
     assert "going on from" in done.stderr
@@ -248,6 +273,12 @@ def test_the_same_command_goes_on_and_another_is_refused(folder, monkeypatch, tm
         (["--loss-option", "discrete=1"], "discrete is true or false"),
         (["--scratch", "--frozen-stages", 2], "--scratch trains everything"),
         (["--scratch", "--head-epochs", 2], "--scratch trains everything"),
+        (["--nested", "12,x"], "--nested 'x': write whole numbers from 1"),
+        (["--nested", "24,12"], "--nested: the nested lengths are 24, 12: they must ascend, below 48 bits"),
+        (["--nested", "12,48"], "must ascend, below 48 bits"),
+        (["--nested", "4,12"], "--nested: n_bits is 4: use an integer from 8 to 1024"),
+        (["--nested", "12", "--loss", "adsh"], "--nested: adsh has codes of its own for the database"),
+        (["--bits", 2000], "--bits: n_bits is 2000: use an integer from 8 to 1024"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(folder, monkeypatch, options, message):

@@ -522,3 +522,28 @@ def test_a_backbone_from_anywhere_travels_in_the_file(tmp_path):
     assert read_card(tmp_path / "vit.safetensors").backbone_weights == "file"
     pixels = np.random.default_rng(0).integers(0, 256, (4, 160, 160, 3), np.uint8)
     assert np.array_equal(load_model(tmp_path / "vit.safetensors").encode(pixels), model.encode(pixels))
+
+
+def test_a_prefix_gives_the_first_bits_of_the_codes(tiny_model, tmp_path):
+    size = tiny_model.input_spec.size
+    pixels = np.random.default_rng(0).integers(0, 256, (9, size, size, 3), np.uint8)
+    facts = {"map": 0.9, "map_of_first_bits": {"12": 0.7}, "loss": "dsdh"}
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal((20, tiny_model.n_features)).astype(np.float32)
+    bias = rng.standard_normal(20).astype(np.float32) / 100
+    whole = tiny_model.with_hash_layer(weight, bias, name="whole", method="dsdh", training=facts, licence="MIT")
+    bits = np.unpackbits(whole.encode(pixels), axis=1)
+    for n_bits in (8, 12, 20):
+        shorter = whole.prefix(n_bits)
+        shorter.save(tmp_path / "m.safetensors")
+        loaded = load_model(tmp_path / "m.safetensors")
+        assert np.array_equal(np.unpackbits(loaded.encode(pixels), axis=1)[:, :n_bits], bits[:, :n_bits])
+        card = loaded.card
+        assert (card.name, card.n_bits, card.method, card.licence) == (f"whole-{n_bits}", n_bits, "dsdh", "MIT")
+        told = {"loss": "dsdh", "first_bits_of": "whole"} | ({"map": 0.7} if n_bits == 12 else {})
+        assert card.training == told
+    assert whole.prefix(12).card.fingerprint != whole.card.fingerprint
+    assert whole.training_facts == facts
+    for n_bits in (7, 21, 12.0):
+        with pytest.raises(ValueError, match=f"n_bits is {n_bits}"):
+            whole.prefix(n_bits)

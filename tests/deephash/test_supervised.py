@@ -5,9 +5,10 @@ import pytest
 
 from deephash.augmentation import Augmentation
 from deephash.backbones import create_backbone
+from deephash.code_quality import evaluate_model
 from deephash.datasets import LabelledImages, RetrievalSplit
 from deephash.model import load_model
-from deephash.supervised import RunConfig, evaluate_model, hold_out, train_model
+from deephash.supervised import RunConfig, check_lengths, hold_out, train_model
 from deephash.training import TrainConfig, TrainingError
 
 
@@ -112,3 +113,55 @@ def test_one_class_alone_is_refused(colours):
 def test_unknown_loss_names_the_known(colours):
     with pytest.raises(ValueError, match="orthohash"):
         train_model(*colours, config(loss="ortohash"))
+
+
+def test_one_nested_run_gives_a_model_of_every_length(colours, tmp_path):
+    images, split = colours
+    result = train_model(images, split, config(loss="dsdh", n_bits=20, nested=(8, 13), frozen_stages=1, head_epochs=5))
+    assert list(result.nested) == [8, 13]
+    assert result.quality.n_bits == 20
+    assert min(result.quality.map, *(report.map for report in result.nested.values())) > 0.9
+    result.model.save(tmp_path / "m.safetensors")
+    loaded = load_model(tmp_path / "m.safetensors")
+    facts = loaded.card.training
+    assert facts["config"]["nested"] == [8, 13]
+    assert facts["map_of_first_bits"] == {str(n): round(report.map, 4) for n, report in result.nested.items()}
+    for model in (result.model, loaded):
+        shorter = model.prefix(13)
+        assert evaluate_model(shorter, images, split).map == pytest.approx(result.nested[13].map, abs=0.005)
+        assert shorter.card.training["map"] == facts["map_of_first_bits"]["13"]
+
+
+def test_a_checkpoint_refuses_other_nested_lengths(colours, tmp_path):
+    asked = config(loss="dsdh", nested=(8, 12))
+
+    def stop(report):
+        raise Stop
+
+    with pytest.raises(Stop):
+        train_model(*colours, asked, checkpoint=tmp_path / "run.pt", on_epoch=stop)
+    for other, message in (((), r"is \(\)|is \[\]"), ((8,), r"is \[8\]")):
+        with pytest.raises(TrainingError, match=rf"nested was \[8, 12\], {message}"):
+            train_model(*colours, replace(asked, nested=other), checkpoint=tmp_path / "run.pt")
+    result = train_model(*colours, asked, checkpoint=tmp_path / "run.pt")
+    undisturbed = train_model(*colours, asked)
+    assert [report.loss for report in result.epochs] == [report.loss for report in undisturbed.epochs]
+    assert {n: r.map for n, r in result.nested.items()} == {n: r.map for n, r in undisturbed.nested.items()}
+
+
+@pytest.mark.parametrize(
+    ("nested", "message"),
+    [
+        ((12, 8), "the nested lengths are 12, 8: they must ascend, below 16 bits"),
+        ((8, 8), "must ascend"),
+        ((8, 16), "must ascend, below 16"),
+        ((24,), "must ascend, below 16"),
+        ((4, 8), "n_bits is 4: use an integer from 8"),
+        ((-8,), "n_bits is -8"),
+    ],
+)
+def test_lengths_that_are_no_prefixes_are_refused(colours, nested, message):
+    with pytest.raises(ValueError, match=message):
+        check_lengths(16, nested)
+    with pytest.raises(ValueError, match=message):
+        train_model(*colours, config(nested=nested))
