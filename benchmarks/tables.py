@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cifar10_end_to_end, copies, evaluation, fine_tuning, first_use, general, startup
-from benchmarks.cifar10.markdown import cost_table, protocol_table, tuning_table
+from benchmarks.cifar10.markdown import cost_table, nesting_table, protocol_table, tuning_table
 from benchmarks.cifar10.options import TUNING
 from benchmarks.cifar10.results import load_results
 from benchmarks.encode import report as encode
@@ -68,6 +68,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "cifar10-2-asymmetric": _of_protocol("cifar10-2", asymmetric=True),
     "cifar10-end-to-end": _of_folder("cifar10-end-to-end", cifar10_end_to_end.table),
     "cifar10-cost": lambda: cost_table(load_results()),
+    "cifar10-nesting": _of_file("cifar10-nesting", nesting_table),
     "cifar10-tuning": _of_file(TUNING, tuning_table),
     "copies": _of_file("copies", copies.table),
     "encode": _of_file("encode", encode.table),

@@ -10,6 +10,7 @@ then writes the tables, ``python -m benchmarks.plots`` the plots.
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -22,7 +23,7 @@ import numpy as np
 from benchmarks.cifar10.frame import make_features
 from benchmarks.cifar10.methods import FLOAT, METHODS
 from benchmarks.cifar10.results import add_run, finished
-from benchmarks.cifar10.runs import Job, config_of, one_thread, run
+from benchmarks.cifar10.runs import Job, config_of, one_thread, prefixes_of, run
 from deephash.datasets import PROTOCOLS, LabelledImages, RetrievalSplit, load_cifar10, split_cifar10
 
 BITS = (12, 24, 32, 48)
@@ -51,10 +52,11 @@ def main() -> None:
         for number, future in enumerate(as_completed(waiting), start=1):
             # What is done is let go: the results of many runs need not stay in memory.
             job = waiting.pop(future)
-            for split, result in zip(job.splits, future.result(), strict=True):
+            judged = itertools.product(job.splits, job.lengths)
+            for (split, n_bits), result in zip(judged, future.result(), strict=True):
                 add_run(split.protocol, job.method, config_of(job.method, len(split.training)), result)
                 print(
-                    f"{number}/{len(jobs)} {split.protocol} {job.method} {job.n_bits} bits, seed {job.seed}: "
+                    f"{number}/{len(jobs)} {split.protocol} {job.method} {n_bits} bits, seed {job.seed}: "
                     f"mAP {result['map']:.4f}, {result['cpu_seconds']:.0f} CPU s",
                     flush=True,
                 )
@@ -69,7 +71,8 @@ def _missing(
         for splits in _sharing([split_cifar10(images, protocol, seed=seed) for protocol in protocols]):
             for method in methods:
                 splits_of_method = [split for split in splits if _belongs(method, split.protocol, seed)]
-                for n_bits in [None] if method == FLOAT else bits:
+                # One training of a nested method gives all its lengths; the longest is the last to be written.
+                for n_bits in [None] if method == FLOAT else prefixes_of(method)[-1:] or bits:
                     missing = tuple(
                         split
                         for split in splits_of_method

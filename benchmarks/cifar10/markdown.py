@@ -7,9 +7,10 @@ from typing import Any
 
 from benchmarks.cifar10.methods import FLOAT, METHODS
 from benchmarks.cifar10.options import GRID
+from benchmarks.cifar10.runs import prefixes_of
 from deephash.datasets import PROTOCOLS
 
-__all__ = ["check_one_frame", "cost_table", "protocol_table", "tuning_table"]
+__all__ = ["check_one_frame", "cost_table", "nesting_table", "protocol_table", "tuning_table"]
 
 _Runs = Sequence[dict[str, Any]]
 
@@ -77,12 +78,25 @@ def tuning_table(numbers: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def nesting_table(numbers: dict[str, dict[str, list[float]]]) -> str:
+    """Returns the validation mAP of each way to learn several lengths, mean ± standard deviation over the seeds."""
+    lengths = list(next(iter(numbers.values())))
+    lines = [_row("", [f"{length} bits" for length in lengths]), "|---" * (len(lengths) + 1) + "|"]
+    for way, maps in numbers.items():
+        lines.append(_row(way, [_cell(maps[length], ".3f", len(maps[length])) for length in lengths]))
+    return "\n".join(lines)
+
+
 def cost_table(results: _Runs) -> str:
-    """Returns the CPU time of learning and encoding by protocol; a training that serves two protocols counts once."""
+    """Returns the CPU time of learning and encoding by protocol.
+
+    A training that serves two protocols, or several lengths, counts once.
+    """
     counted = set()
     costs: dict[str, list[tuple[float, str]]] = {}
     for run in sorted(results, key=lambda one: list(PROTOCOLS).index(one["protocol"])):
-        training = (run["method"], run["n_bits"], run["seed"], run["cpu_seconds"])
+        n_bits = None if prefixes_of(run["method"]) else run["n_bits"]
+        training = (run["method"], n_bits, run["seed"], run["cpu_seconds"])
         if training not in counted:
             counted.add(training)
             costs.setdefault(run["protocol"], []).append((run["cpu_seconds"], METHODS[run["method"]].label))

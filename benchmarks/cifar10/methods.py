@@ -11,10 +11,10 @@ from torch import nn
 
 from benchmarks.cifar10.frame import FeatureSet, train_head
 from benchmarks.cifar10.options import chosen_options
-from deephash.losses import LOSSES, UNSUPERVISED, create_loss
+from deephash.losses import LOSSES, UNSUPERVISED, HashingLoss, NestedLoss, create_loss
 from deephash.shallow import SHALLOW
 
-__all__ = ["FLOAT", "METHODS", "Contestant", "Entry", "Supervised"]
+__all__ = ["FLOAT", "METHODS", "Contestant", "Entry", "Nested", "Supervised"]
 
 Bits = NDArray[np.bool_]
 
@@ -50,12 +50,36 @@ class Supervised:
 
     def bits(self, data: FeatureSet, n_bits: int, seed: int) -> Bits:
         """Returns the bits of all images."""
-        seeded = {"seed": seed} if "seed" in inspect.signature(LOSSES[self.loss]).parameters else {}
-        loss = create_loss(self.loss, n_bits=n_bits, n_classes=10, n_train=len(data.training), **seeded, **self.options)
+        loss = self.create(n_bits, len(data.training), seed)
         bits = train_head(data, loss, n_bits, seed) > 0
         if loss.asymmetric:
             bits[data.training] = loss.V.numpy() > 0
         return bits
+
+    def create(self, n_bits: int, n_train: int, seed: int) -> HashingLoss:
+        """Returns the loss."""
+        seeded = {"seed": seed} if "seed" in inspect.signature(LOSSES[self.loss]).parameters else {}
+        return create_loss(self.loss, n_bits=n_bits, n_classes=10, n_train=n_train, **seeded, **self.options)
+
+
+@dataclass(frozen=True)
+class Nested:
+    """The head under one loss for several lengths: one training, of which each length is judged by its first bits."""
+
+    inner: Supervised
+    lengths: tuple[int, ...] = (12, 24, 32, 48)
+    joint: bool = False
+    has_head = True
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of the loss of each length, the lengths, and whether each moves all its bits."""
+        return self.inner.options | {"lengths": list(self.lengths), "joint": self.joint}
+
+    def bits(self, data: FeatureSet, n_bits: int, seed: int) -> Bits:
+        """Returns the bits of all images; ``n_bits`` is the longest of the lengths."""
+        losses = [self.inner.create(length, len(data.training), seed) for length in self.lengths]
+        return train_head(data, NestedLoss(losses, joint=self.joint), n_bits, seed) > 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +143,7 @@ class Entry:
 
     @property
     def is_ablation(self) -> bool:
-        """Whether it is a part of another method."""
+        """Whether it is a part or a variant of another method."""
         return self.group == _PARTS
 
 
@@ -150,6 +174,7 @@ def _entries() -> dict[str, Entry]:
         "dsdh-batch": Entry(_PARTS, "W and B for each batch on its own", Supervised("dsdh", {"update": "batch"})),
         "dsdh-mu0": Entry(_PARTS, "mu = 0, so B = sign(U)", Supervised("dsdh", {"mu": 0.0})),
         "dsdh-eta0": Entry(_PARTS, "eta = 0, so the network never sees B", Supervised("dsdh", {"eta": 0.0})),
+        "dsdh-nested": Entry(_PARTS, "DSDH, one nested model", Nested(Supervised("dsdh"))),
         "adsh": Entry("Asymmetric", "ADSH", Supervised("adsh", tuned=False), asymmetric=True),
     }
     return entries

@@ -9,22 +9,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cifar10.frame import BACKBONE, FeatureSet, budget, load_features
-from benchmarks.cifar10.methods import FLOAT, METHODS
+from benchmarks.cifar10.methods import FLOAT, METHODS, Nested
 from deephash.datasets import RetrievalSplit
 from deephash.evaluation import RetrievalReport, evaluate_codes, evaluate_features
 from index import pack_bits
 
-__all__ = ["Job", "config_of", "one_thread", "run"]
+__all__ = ["Job", "config_of", "one_thread", "prefixes_of", "run"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A method, a length (None for the float features) and a seed, on splits with the same queries and training set."""
+    """A method, a length (None for the float features) and a seed, on splits with the same queries and training set.
+
+    Of a nested method the length is the longest; all are judged.
+    """
 
     method: str
     n_bits: int | None
     seed: int
     splits: tuple[RetrievalSplit, ...]
+
+    @property
+    def lengths(self) -> tuple[int | None, ...]:
+        """The lengths that are judged."""
+        return prefixes_of(self.method) or (self.n_bits,)
+
+
+def prefixes_of(method: str) -> tuple[int, ...]:
+    """Returns the lengths that one training of a nested method gives; none for the others."""
+    contestant = METHODS[method].contestant
+    return contestant.lengths if isinstance(contestant, Nested) else ()
 
 
 def one_thread() -> None:
@@ -44,7 +58,7 @@ def config_of(method: str, n_train: int) -> dict[str, Any]:
 
 
 def run(job: Job, targets: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Returns one result for each split of the job: quality, and the CPU seconds of learning and encoding."""
+    """Returns a result for each split and length of the job: quality, and the CPU seconds of learning and encoding."""
     features = load_features()
     split = job.splits[0]
     started = time.process_time()
@@ -52,16 +66,18 @@ def run(job: Job, targets: NDArray[np.int64]) -> list[dict[str, Any]]:
         contestant, n_bits = METHODS[job.method].contestant, job.n_bits
         assert contestant is not None
         assert n_bits is not None
-        codes = pack_bits(contestant.bits(FeatureSet(features, targets, split.training), n_bits, job.seed))
+        bits = contestant.bits(FeatureSet(features, targets, split.training), n_bits, job.seed)
     cpu_seconds = round(time.process_time() - started, 2)
     results = []
     for split in job.splits:
         labels = {"query_labels": targets[split.query], "database_labels": targets[split.database]}
-        if job.method == FLOAT:
-            quality = evaluate_features(features[split.query], features[split.database], **labels)
-        else:
-            quality = evaluate_codes(codes[split.query], codes[split.database], n_bits=n_bits, **labels)
-        results.append({"n_bits": job.n_bits, "seed": job.seed, "cpu_seconds": cpu_seconds} | _numbers(quality))
+        for length in job.lengths:
+            if length is None:
+                quality = evaluate_features(features[split.query], features[split.database], **labels)
+            else:
+                codes = pack_bits(bits[:, :length])
+                quality = evaluate_codes(codes[split.query], codes[split.database], n_bits=length, **labels)
+            results.append({"n_bits": length, "seed": job.seed, "cpu_seconds": cpu_seconds} | _numbers(quality))
     return results
 
 

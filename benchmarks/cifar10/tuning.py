@@ -8,6 +8,7 @@ all lengths, protocols and seeds.
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cifar10.frame import BACKBONE, FeatureSet, budget, load_features, make_features
-from benchmarks.cifar10.methods import Supervised
+from benchmarks.cifar10.methods import Contestant, Supervised
 from benchmarks.cifar10.options import GRID, TUNING
 from benchmarks.cifar10.runs import one_thread
 from benchmarks.record import write_result
@@ -25,7 +26,7 @@ from deephash.datasets import PROTOCOLS, LabelledImages, load_cifar10, split_cif
 from deephash.evaluation import evaluate_codes
 from index import pack_bits
 
-__all__ = ["validation_positions"]
+__all__ = ["judge", "validation_positions"]
 
 _BITS = (12, 48)
 _SEEDS = (0, 1)
@@ -47,7 +48,7 @@ def main() -> None:
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
         tasks = {
             (loss, number, n_bits, seed): pool.submit(
-                _try, Supervised(loss, candidate, tuned=False), images.targets, training, held_out, n_bits, seed
+                judge, Supervised(loss, candidate, tuned=False), images.targets, training, held_out, (n_bits,), seed
             )
             for loss, candidates in GRID.items()
             for number, candidate in enumerate(candidates)
@@ -57,7 +58,7 @@ def main() -> None:
         for loss, candidates in GRID.items():
             numbers[loss] = []
             for number, candidate in enumerate(candidates):
-                maps = {n: [round(tasks[loss, number, n, seed].result(), 4) for seed in _SEEDS] for n in _BITS}
+                maps = {n: [tasks[loss, number, n, seed].result()[0] for seed in _SEEDS] for n in _BITS}
                 mean = round(statistics.mean(value for values in maps.values() for value in values), 4)
                 numbers[loss].append({"options": candidate, "map": maps, "mean": mean})
                 print(loss, candidate or "defaults", maps, f"mean {mean}", flush=True)
@@ -76,17 +77,22 @@ def validation_positions(images: LabelledImages) -> tuple[NDArray[np.int64], NDA
     return np.setdiff1d(pool, held_out), held_out
 
 
-def _try(
-    contestant: Supervised, targets: NDArray[np.int64], training: NDArray[np.int64], held_out: NDArray[np.int64],
-    n_bits: int, seed: int,
-) -> float:  # fmt: skip
-    """The mAP of the images held out among each other."""
+def judge(
+    contestant: Contestant, targets: NDArray[np.int64], training: NDArray[np.int64], held_out: NDArray[np.int64],
+    lengths: Sequence[int], seed: int,
+) -> list[float]:  # fmt: skip
+    """Returns the mAP of the images held out among each other, for prefixes of the code; the last length is its own."""
     used = np.concatenate([training, held_out])
     data = FeatureSet(np.array(load_features()[used]), targets[used], np.arange(len(training)))
-    codes = pack_bits(contestant.bits(data, n_bits, seed)[len(training) :])
+    bits = contestant.bits(data, lengths[-1], seed)[len(training) :]
     labels = targets[held_out]
     rows = np.arange(len(held_out))
-    return evaluate_codes(codes, codes, n_bits=n_bits, query_labels=labels, database_labels=labels, exclude=rows).map
+    maps = []
+    for n_bits in lengths:
+        codes = pack_bits(bits[:, :n_bits])
+        report = evaluate_codes(codes, codes, n_bits=n_bits, query_labels=labels, database_labels=labels, exclude=rows)
+        maps.append(round(report.map, 4))
+    return maps
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ __all__ = ["NestedLoss"]
 class NestedLoss(HashingLoss):
     """The mean of several losses, each on the first bits of the logits: every prefix becomes a code of its own.
 
-    ``mean_l loss_l([stop(u_1 ... u_m), u_m+1 ... u_n])``, n the length of l and m that of the one before it, 0 for the
-    first: a bit learns from the shortest length that has it, and longer ones take it as given. The layers below learn
-    from all of them.
+    ``mean_l loss_l([given stop(u_1 ... u_m), u_m+1 ... u_n])``, n the length of l and m that of the one before it, 0
+    for the first: a bit learns from the shortest length that has it, and longer ones take it as given. The layers below
+    learn from all of them.
 
     What a loss learns or remembers (memory, codes, classifier) it has for its own length. Only the codes that it draws
     classes to from the start (``class_code_buffers``) are made the same bits for all: those of the whole, in an order
@@ -25,25 +25,31 @@ class NestedLoss(HashingLoss):
     Args:
         losses: one for each length, shortest first; the last one has the n_bits of the hash layer. ``create_loss``
             makes them.
-        joint: True lets every length move all its bits, as in the paper. On validation images of CIFAR-10 the shorter
-            codes are worse then (``benchmarks.cifar10.nesting``).
+        given: how much the logits of the shorter length count in the next one. Where they count in full, they have
+            told the training images apart already, and leave the new bits less to learn.
+        joint: True lets every length move all its bits, and all count in full, as in the paper. The shorter codes are
+            worse then; ``benchmarks.cifar10.nesting`` measures both on validation images.
 
     Raises:
-        ValueError: the lengths do not ascend; the losses differ in n_classes or n_train; or one is asymmetric.
+        ValueError: ``given`` is not from 0 to 1; the lengths do not ascend; the losses differ in n_classes or n_train;
+            or one is asymmetric.
 
     Source: Kusupati et al., "Matryoshka representation learning", NeurIPS 2022, eq. 1 with equal weights. Deviations:
-    the mean, where the paper has the sum; and that a bit learns from one length only.
+    the mean, where the paper has the sum; that a bit learns from one length only; ``given``.
     """
 
     losses: Sequence[HashingLoss]
 
-    def __init__(self, losses: Sequence[HashingLoss], *, joint: bool = False) -> None:
+    def __init__(self, losses: Sequence[HashingLoss], *, given: float = 0.5, joint: bool = False) -> None:
         if not losses:
             raise ValueError("there is no loss to nest: give one for each length")
         whole = losses[-1]
         super().__init__(whole.n_bits, whole.n_classes, whole.n_train)
         self.lengths = tuple(loss.n_bits for loss in losses)
+        self.given = given
         self.joint = joint
+        if not 0 <= given <= 1:
+            raise ValueError(f"given is {given}: use 0 (the new bits learn alone) to 1 (the others count in full)")
         if any(longer <= shorter for shorter, longer in pairwise(self.lengths)):
             shorter = ", ".join(map(str, self.lengths[:-1]))
             raise ValueError(f"the nested lengths are {shorter}: they must ascend, below {self.n_bits} bits")
@@ -65,7 +71,7 @@ class NestedLoss(HashingLoss):
         values = []
         n_given = 0
         for loss in self.losses:
-            given = logits[:, :n_given] if self.joint else logits[:, :n_given].detach()
+            given = logits[:, :n_given] if self.joint else self.given * logits[:, :n_given].detach()
             own = torch.cat([given, logits[:, n_given : loss.n_bits]], dim=1)
             values.append(loss._loss(own, targets, indices))
             n_given = loss.n_bits

@@ -71,6 +71,19 @@ def test_protocols_with_the_same_training_set_share_their_runs(cifar10, monkeypa
     ]
 
 
+def test_one_training_of_a_nested_method_gives_all_its_lengths(cifar10, monkeypatch, tmp_path):
+    monkeypatch.setattr(script, "finished", lambda *_: set())
+    (job,) = script._missing(cifar10, ["dsdh-nested"], [12, 24], ["cifar10-1", "cifar10-2"], [0])
+    assert (job.n_bits, job.lengths) == (48, (12, 24, 32, 48))
+    assert [split.protocol for split in job.splits] == ["cifar10-1"]
+    # After a kill between two lengths, the training is run again; after the last one, not.
+    monkeypatch.setattr(script, "finished", lambda *_: {(12, 0), (24, 0), (32, 0)})
+    (again,) = script._missing(cifar10, ["dsdh-nested"], [12], ["cifar10-1"], [0])
+    assert again.lengths == job.lengths
+    monkeypatch.setattr(script, "finished", lambda *_: {(48, 0)})
+    assert not list(script._missing(cifar10, ["dsdh-nested"], [12], ["cifar10-1"], [0]))
+
+
 def test_validation_images_are_no_query_and_no_test_image(cifar10):
     training, held_out = validation_positions(cifar10)
     assert len(held_out) == 1000
@@ -83,7 +96,7 @@ def test_validation_images_are_no_query_and_no_test_image(cifar10):
             assert not np.isin(used, split_cifar10(cifar10, protocol, seed=seed).query).any()
 
 
-@pytest.mark.parametrize("method", ["float", "trivial", "itq", "sdh", "bihalf", "csq", "dsdh", "adsh"])
+@pytest.mark.parametrize("method", ["float", "trivial", "itq", "sdh", "bihalf", "csq", "dsdh", "adsh", "dsdh-nested"])
 def test_each_kind_of_contestant_finds_classes_that_are_apart(monkeypatch, method):
     rng = np.random.default_rng(0)
     targets = np.tile(np.arange(10), 60)
@@ -96,12 +109,13 @@ def test_each_kind_of_contestant_finds_classes_that_are_apart(monkeypatch, metho
         RetrievalSplit("cifar10-1", np.arange(100), rest[:250], rest),
         RetrievalSplit("cifar10", np.arange(100), rest[:250], rest[250:]),
     )
-    found = runs.run(runs.Job(method, None if method == "float" else 16, 0, splits), targets)
-    assert len(found) == 2
+    lengths = runs.prefixes_of(method) or (None if method == "float" else 16,)
+    found = runs.run(runs.Job(method, lengths[-1], 0, splits), targets)
+    assert [result["n_bits"] for result in found] == [*lengths, *lengths]
     for result in found:
         assert result["map"] > (0.6 if METHODS[method].group == "Without labels" else 0.95)
         assert result["chance"] == 0.1
         if method != "float":
-            assert len(result["precision_by_radius"]) == 17
+            assert len(result["precision_by_radius"]) == result["n_bits"] + 1
             assert result["recall_by_radius"][-1] == 1
-    assert found[0]["map"] != found[1]["map"] or found[0]["map"] == 1
+    assert found[0]["map"] != found[len(lengths)]["map"] or found[0]["map"] == 1

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from benchmarks.cifar10.markdown import cost_table, protocol_table, tuning_table
+from benchmarks.cifar10.markdown import cost_table, nesting_table, protocol_table, tuning_table
 from benchmarks.cifar10.methods import METHODS, Supervised
 from benchmarks.cifar10.options import GRID, chosen_options
 from benchmarks.tables import PAGES, fill_tables
@@ -106,6 +106,21 @@ def test_a_training_that_serves_two_protocols_costs_once():
     assert cost_table(runs).splitlines()[2:] == [
         "| `cifar10-1` | 2 | 2 | 45.0 | 70 s, DSDH |",
         "| `cifar10-2` | 1 | 4 | 240.0 | 240 s, CSQ |",
+    ]
+
+
+def test_a_training_of_several_lengths_costs_once():
+    runs = [a_run("dsdh-nested", n_bits, 0, 0.5) | {"cpu_seconds": 60.0} for n_bits in (12, 24, 32, 48)]
+    assert cost_table(runs).splitlines()[2:] == ["| `cifar10-1` | 1 | 1 | 60.0 | 60 s, DSDH, one nested model |"]
+
+
+def test_ways_to_learn_several_lengths_stand_side_by_side():
+    table = nesting_table({"apart": {"12": [0.5, 0.7], "48": [0.8, 0.8]}, "at once": {"12": [0.6], "48": [0.7]}})
+    assert table.splitlines() == [
+        "|  | 12 bits | 48 bits |",
+        "|---|---|---|",
+        "| apart | 0.600 ± 0.141 | 0.800 ± 0.000 |",
+        "| at once | 0.600 | 0.700 |",
     ]
 
 

@@ -33,11 +33,11 @@ def value_and_gradient(loss, logits, targets, indices):
     return value.detach(), leaf.grad
 
 
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize(("given", "joint"), [(0.5, False), (1.0, False), (0.5, True)])
 @pytest.mark.parametrize("name", ["dsdh", "greedyhash", "hashnet", "mihash"])
-def test_value_and_gradient_are_those_of_the_mean_of_single_losses(name, joint):
+def test_value_and_gradient_are_those_of_the_mean_of_single_losses(name, given, joint):
     lengths = (*NESTED, N_BITS)
-    nested = NestedLoss([make(name, n, ()) for n in lengths], joint=joint)
+    nested = NestedLoss([make(name, n, ()) for n in lengths], given=given, joint=joint)
     alone = [make(name, n, ()) for n in lengths]
     for epoch in range(2):
         for loss in (nested, *alone):
@@ -48,7 +48,9 @@ def test_value_and_gradient_are_those_of_the_mean_of_single_losses(name, joint):
             want_value, want = 0.0, torch.zeros_like(logits)
             start = 0
             for loss, n in zip(alone, lengths, strict=True):
-                one, slope = value_and_gradient(loss, logits[:, :n], targets, indices)
+                own = logits[:, :n].clone()
+                own[:, :start] *= 1 if joint else given
+                one, slope = value_and_gradient(loss, own, targets, indices)
                 want_value += one / 3
                 first = 0 if joint else start
                 want[:, first:n] += slope[:, first:] / 3
@@ -95,7 +97,7 @@ def separated(codes, classes):
 @pytest.mark.parametrize("name", SYMMETRIC)
 def test_every_prefix_tells_classes_apart_whatever_the_loss(name):
     untrained, classes, _ = train(make(name), epochs=0)
-    logits, _, _ = train(make(name))
+    logits, _, _ = train(make(name), epochs=40)
     for n_bits in (*NESTED, N_BITS):
         assert not separated(untrained[:, :n_bits], classes)
         assert separated(logits[:, :n_bits], classes)
@@ -199,6 +201,8 @@ def test_what_cannot_be_nested_is_refused():
         make("adsh")
     with pytest.raises(ValueError, match="no loss to nest"):
         NestedLoss([])
+    with pytest.raises(ValueError, match=r"given is 1\.5"):
+        NestedLoss([DSDH(6, N_CLASSES, N_TRAIN)], given=1.5)
     for other in (DSDH(N_BITS, N_CLASSES + 1, N_TRAIN), DSDH(N_BITS, N_CLASSES, N_TRAIN + 1)):
         with pytest.raises(ValueError, match="differ"):
             NestedLoss([DSDH(6, N_CLASSES, N_TRAIN), other])
