@@ -68,18 +68,19 @@ class Nested:
 
     inner: Supervised
     lengths: tuple[int, ...] = (12, 24, 32, 48)
+    given: float = 0.5
     joint: bool = False
     has_head = True
 
     @property
     def options(self) -> dict[str, Any]:
-        """Those of the loss of each length, the lengths, and whether each moves all its bits."""
-        return self.inner.options | {"lengths": list(self.lengths), "joint": self.joint}
+        """Those of the loss of each length, and those of ``NestedLoss``."""
+        return self.inner.options | {"lengths": list(self.lengths), "given": self.given, "joint": self.joint}
 
     def bits(self, data: FeatureSet, n_bits: int, seed: int) -> Bits:
         """Returns the bits of all images; ``n_bits`` is the longest of the lengths."""
         losses = [self.inner.create(length, len(data.training), seed) for length in self.lengths]
-        return train_head(data, NestedLoss(losses, joint=self.joint), n_bits, seed) > 0
+        return train_head(data, NestedLoss(losses, given=self.given, joint=self.joint), n_bits, seed) > 0
 
 
 @dataclass(frozen=True)

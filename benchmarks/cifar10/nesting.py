@@ -1,8 +1,8 @@
 """How one model learns several lengths, on validation images: `python -m benchmarks.cifar10.nesting --data DIR`.
 
 DSDH, with the options that validation chose; images, split and measure are those of ``tuning``. A model for each
-length, one model of nested codes where every length moves all its bits (``joint``), and one where a bit learns from the
-shortest length that has it.
+length, and one model of nested codes: where every length moves all its bits (``joint``), and where a bit learns from
+the shortest length that has it, for some values of ``given``.
 """
 
 import argparse
@@ -23,7 +23,13 @@ _SEEDS = (0, 1, 2, 3, 4)
 _WAYS: dict[str, tuple[Contestant, list[tuple[int, ...]]]] = {
     "a model for each length": (_DEDICATED, [(n_bits,) for n_bits in _LENGTHS]),
     "one model, each length moves all its bits": (Nested(_DEDICATED, joint=True), [_LENGTHS]),
-    "one model, a bit learns from the shortest length that has it": (Nested(_DEDICATED), [_LENGTHS]),
+    **{
+        f"one model, a bit learns from the shortest length that has it, given = {given:g}": (
+            Nested(_DEDICATED, given=given),
+            [_LENGTHS],
+        )
+        for given in (1.0, 0.5, 0.0)
+    },
 }
 
 
