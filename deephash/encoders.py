@@ -39,7 +39,7 @@ BACK_ENDS = ("cuda-fp16", "cuda", "mps", "openvino-bf16", "openvino", "torch")
 
 _N_PROBES = 64
 _MIN_EQUAL_BITS = 0.999
-# With half the bits of a number. What they keep on photographs, above 99 %, is for benchmarks.encode to measure: the
+# With half the bits of a number. What they keep on photographs, some 99 %, is for benchmarks.encode to measure: the
 # probe is CIFAR-10, whose blurred pictures lie nearer to the thresholds. It tells what is off from what is rounded.
 _MIN_EQUAL_BITS_ROUNDED = 0.97
 # Streams work on chunks of their own: images of one batch never wait for one another, and activations stay in cache.
