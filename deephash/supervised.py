@@ -212,8 +212,6 @@ def _task(images: LabelledImages, learned: NDArray[np.int64], config: RunConfig)
         "labels": digest.hexdigest()[:16],
     }
     del task["training"]
-    if not config.nested:  # as in checkpoints from before there was such a thing
-        del task["nested"]
     return task
 
 

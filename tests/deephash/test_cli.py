@@ -27,10 +27,10 @@ def mine(collection, tmp_path):
     return shutil.copytree(collection.index, tmp_path / "mine.dhx")
 
 
-def test_all_commands_are_tested_here_or_in_test_cli_training():
+def test_all_commands_have_tests_in_a_file_of_the_command_line():
     assert {command.callback.__name__ for command in app.registered_commands} == {
         "demo", "index", "query", "duplicates", "apply", "info", "remove", "verify", "export", "models", "train",
-        "evaluate", "serve", "tune",
+        "evaluate", "serve", "tune", "encode",
     }  # fmt: skip
 
 
