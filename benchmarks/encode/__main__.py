@@ -12,6 +12,7 @@ Raw numbers: ``results/encode.json``.
 """
 
 import argparse
+import json
 import os
 import tempfile
 import time
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.encode.back_ends import OURS, REFERENCE, Encode, back_ends, rates
 from benchmarks.encode.report import table
 from benchmarks.encode.whole import PEERS, copies_of, index_run, peer_run
-from benchmarks.record import RESULTS, write_result
+from benchmarks.record import RESULTS, conditions, write_result
 from deephash.encoders import VARIABLE
 from deephash.evaluation import evaluate_codes
 from deephash.fitting import fit_hash_layer
@@ -45,9 +46,24 @@ def main() -> None:
     parser.add_argument("--objects", type=Path, required=True)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"one of {', '.join(PEERS)}")
     parser.add_argument("--large", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--large-only", action="store_true", help="leave the other numbers as they were measured before"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     photos = options.photos.resolve()
+    if options.large_only:
+        numbers = json.loads((RESULTS / "encode.json").read_text(encoding="utf-8"))["numbers"]
+    else:
+        numbers = _measured(photos, options.objects, dict(peer.split("=", 1) for peer in options.peer), options.rounds)
+    if options.large:
+        numbers["large"] = {"conditions": conditions()} | _large(photos, options.large)
+    path = write_result("encode", config={"model": _MODEL, "threads": torch.get_num_threads()}, numbers=numbers)
+    print(table(numbers))
+    print(f"raw numbers: {path.relative_to(RESULTS.parents[1])}")
+
+
+def _measured(photos: Path, objects: Path, peers: dict[str, str], rounds: int) -> dict[str, Any]:
     model = load_model(_MODEL)
     files = list(find_images([photos]))
     pixels, _ = _decoded(files[:256], model)
@@ -56,23 +72,18 @@ def main() -> None:
     os.environ.pop(VARIABLE)
     if before is not None:
         os.environ[VARIABLE] = before
-    forward = rates(found, pixels, batches=(4, 32), rounds=options.rounds)
-    picked = OURS[model.encoder.name]
     numbers: dict[str, Any] = {
-        "forward": forward,
-        "picked": picked,
-        "codes": _codes_kept(found, model, list(find_images([options.objects]))),
+        "forward": rates(found, pixels, batches=(4, 32), rounds=rounds),
+        "picked": OURS[model.encoder.name],
+        "codes": _codes_kept(found, model, list(find_images([objects]))),
         "decode_cpu_ms": _decode_cpu_ms(files, model),
         "cores": os.cpu_count(),
     }
-    del found
     with tempfile.TemporaryDirectory() as folder:
         numbers["index"] = index_run(photos, Path(folder), _MODEL)
-    numbers["peers"] = [peer_run(name, python, photos) for name, _, python in (p.partition("=") for p in options.peer)]
-    numbers["large"] = _large(photos, options.large) if options.large else None
-    path = write_result("encode", config={"model": _MODEL, "threads": torch.get_num_threads()}, numbers=numbers)
-    print(table(numbers))
-    print(f"raw numbers: {path.relative_to(RESULTS.parents[1])}")
+    numbers["peers"] = [peer_run(name, python, photos) for name, python in peers.items()]
+    numbers["large"] = None
+    return numbers
 
 
 def _decoded(files: list[FileStat], model: HashModel) -> tuple[NDArray[np.uint8], list[str]]:
