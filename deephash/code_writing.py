@@ -99,7 +99,7 @@ class _Run:
                     self.report.n_encoded += len(good)
                 self.report.skipped += [Skipped(f.file.path, f.reason) for f in batch if isinstance(f, Failed)]
                 n_done += len(batch)
-                self._on_progress(Progress("encode", n_done, len(self._files)))
+                self._on_progress(Progress("codes", n_done, len(self._files)))
         except KeyboardInterrupt:
             self.interrupted = True
 

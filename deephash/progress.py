@@ -12,11 +12,11 @@ class Progress:
     """So many of so many images are through a stage.
 
     ``fit``: features of the sample that the model is fitted on; ``encode``: new and changed files, decoded, encoded and
-    stored, or found to be known; ``copies``: images of an older index that get copy codes; ``train``: images seen, over
-    all epochs; ``apply``: copies of a plan, dropped or not.
+    stored, or found to be known; ``codes``: files encoded without an index; ``copies``: images of an older index that
+    get copy codes; ``train``: images seen, over all epochs; ``apply``: copies of a plan, dropped or not.
     """
 
-    stage: Literal["fit", "encode", "copies", "train", "apply"]
+    stage: Literal["fit", "encode", "codes", "copies", "train", "apply"]
     done: int
     total: int
 

@@ -29,6 +29,7 @@ __all__ = [
 _STAGES = {
     "fit": "reading a sample",
     "encode": "indexing",
+    "codes": "encoding",
     "copies": "making copy codes",
     "train": "training",
     "apply": "comparing",

@@ -33,6 +33,7 @@ def test_json_lines_have_the_codes_of_the_index(collection, tiny_file):
     assert {row["path"]: row["code"] for row in rows} == {row["path"]: row["code"] for row in exported}
     assert list(rows[0]) == ["path", "code", "width", "height"]
     assert "codes of 31 images" in done.stderr
+    assert "encoding: 31 of 31" in done.stderr
     assert lines_of(run("encode", collection.photos, "--model", collection.index)) == rows
 
 
