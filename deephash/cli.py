@@ -19,15 +19,18 @@ from .cli_errors import (
     usage_error,
 )
 from .cli_options import (
+    Format,
     Html,
     Index,
     Json,
     Label,
+    Output,
     PathGlob,
     Png,
     Wait,
     Where,
     check_radius,
+    chosen_format,
     parse_codes,
     parse_filter,
     write_sheets,
@@ -462,12 +465,8 @@ def verify(index: Index, json: Json = False) -> None:
 @reports_errors
 def export(
     index: Index,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout.")
-    ] = None,
-    format: Annotated[
-        str | None, typer.Option(metavar="jsonl|csv|npz", help="By default as FILE ends, else jsonl.")
-    ] = None,
+    output: Output = None,
+    format: Format = None,
     path: PathGlob = None,
     label: Label = None,
     where: Where = None,
@@ -489,18 +488,14 @@ def export(
       deephash export photos.dhx -o codes.npz
       deephash export general-64 --onnx general-64.onnx
     """
-    from .exporting import FORMATS, export_records
+    from .exporting import export_records
 
     if onnx is not None:
         if output or format or path or label or where:
             usage_error("--onnx writes the model alone: leave the other options out")
         cli_encoding.write_onnx(index, onnx)
         return
-    chosen = format or (output.suffix.lstrip(".").lower() if output else "jsonl")
-    if chosen not in FORMATS:
-        usage_error(f"{chosen!r} is no format: --format takes {', '.join(FORMATS)}")
-    if chosen == "npz" and output is None:
-        usage_error("npz is written to a file: add --output FILE")
+    chosen = chosen_format(format, output)
     with _open(index) as search:
         n_images = export_records(search.store, output, chosen, where=parse_filter(path, label, where))
     if output is not None:

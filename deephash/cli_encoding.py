@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli_errors import EXIT_INCOMPLETE, reports_errors, usage_error
+from .cli_options import Format, Output, chosen_format
 from .paths import display_path
 from .terminal import counted, note, print_skipped, progress_bar, size_text
 
@@ -29,12 +30,8 @@ def encode(
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="NAME|FILE|INDEX", help="Whose codes; an index has a model in it.")
     ] = "general-128",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout.")
-    ] = None,
-    format: Annotated[
-        str | None, typer.Option(metavar="jsonl|csv|npz", help="By default as FILE ends, else jsonl.")
-    ] = None,
+    output: Output = None,
+    format: Format = None,
     list_file: Annotated[
         Path | None,
         typer.Option("--list", metavar="FILE", help="Encode the files named in it, one a line; - is stdin."),
@@ -54,11 +51,7 @@ def encode(
     from .code_writing import encode_files
     from .sync import find_collection
 
-    chosen = format or (output.suffix.lstrip(".").lower() if output else "jsonl")
-    if chosen not in ("jsonl", "csv", "npz"):
-        usage_error(f"{chosen!r} is no format: --format takes jsonl, csv, npz")
-    if chosen == "npz" and output is None:
-        usage_error("npz is written to a file: add --output FILE")
+    chosen = chosen_format(format, output)
     if not images and list_file is None:
         usage_error("say what to encode: a folder, images, or --list FILE")
     files, skipped = find_collection([*map(str, images or []), *_listed(list_file)])

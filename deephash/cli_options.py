@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from .report import Sheet
 
 __all__ = [
+    "Format",
     "Html",
     "Index",
     "Json",
     "Label",
+    "Output",
     "PathGlob",
     "Png",
     "Wait",
     "Where",
     "check_radius",
+    "chosen_format",
     "parse_codes",
     "parse_filter",
     "read_numbers",
@@ -41,6 +44,10 @@ PathGlob = Annotated[
 Label = Annotated[str | None, typer.Option("--label", metavar="LABEL", help="Only images with this label.")]
 Where = Annotated[
     list[str] | None, typer.Option("--where", metavar="KEY=VALUE", help="Only images with this metadata; repeatable.")
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to stdout.")]
+Format = Annotated[
+    str | None, typer.Option("--format", metavar="jsonl|csv|npz", help="By default as FILE ends, else jsonl.")
 ]
 Wait = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait so long for another writer.")]
 
@@ -86,6 +93,18 @@ def check_radius(radius: int | None, n_bits: int) -> None:
     """Refuses a radius that no distance reaches: its sender thinks of other codes."""
     if radius is not None and radius > n_bits:
         usage_error(f"--radius {radius}: codes of this index have {n_bits} bits, so that no distance is above {n_bits}")
+
+
+def chosen_format(format: str | None, output: Path | None) -> str:
+    """Returns what --format says, or else the end of --output."""
+    from .exporting import FORMATS
+
+    chosen = format or (output.suffix.lstrip(".").lower() if output else "jsonl")
+    if chosen not in FORMATS:
+        usage_error(f"{chosen!r} is no format: --format takes {', '.join(FORMATS)}")
+    if chosen == "npz" and output is None:
+        usage_error("npz is written to a file: add --output FILE")
+    return chosen
 
 
 def read_numbers(option: str, texts: Sequence[str], least: int) -> list[int]:

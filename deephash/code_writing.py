@@ -1,21 +1,19 @@
 """Codes of images without an index: encoded in a stream, written as JSON lines, CSV or NumPy arrays."""
 
-import csv
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index import FileStat, Skipped
 
+from .exporting import check_format, write_rows
 from .image_batches import ImageBatches
 from .image_files import Decoded, Failed
-from .json_lines import path_fields, write_json_line
-from .paths import utf8_path
 from .progress import OnProgress, Progress, ignore_progress
 from .writing import replacing
 
@@ -63,10 +61,7 @@ def encode_files(
         ModelError: as ``HashModel.encoder``.
         ValueError: an unknown format, or npz without a path.
     """
-    if format not in ("jsonl", "csv", "npz"):
-        raise ValueError(f"format is {format!r}: choose one of jsonl, csv, npz")
-    if format == "npz" and path is None:
-        raise ValueError("npz needs a file to be written to: give a path")
+    check_format(format, path)
     run = _Run(files, model, on_progress)
     if path is None:
         run.write_text(sys.stdout, format)
@@ -104,16 +99,14 @@ class _Run:
             self.interrupted = True
 
     def write_text(self, file: IO[str], format: str) -> None:
-        writer = csv.writer(file, lineterminator="\n") if format == "csv" else None
-        if writer:
-            writer.writerow(_COLUMNS)
+        write_rows(self._rows(file), _COLUMNS, file, format)
+
+    def _rows(self, file: IO[str]) -> Iterator[dict[str, Any]]:
         for images, codes in self._batches():
             for image, code in zip(images, codes, strict=True):
-                facts = {"code": code.tobytes().hex(), "width": image.width, "height": image.height}
-                if writer:
-                    writer.writerow([utf8_path(image.file.path), *facts.values()])
-                else:
-                    write_json_line(file, path_fields(image.file.path) | facts)
+                yield {
+                    "path": image.file.path, "code": code.tobytes().hex(), "width": image.width, "height": image.height,
+                }  # fmt: skip
             file.flush()
 
     def write_arrays(self, file: IO[bytes]) -> None:

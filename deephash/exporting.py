@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from .json_lines import path_fields, write_json_line
 from .paths import utf8_path
 from .writing import replacing
 
-__all__ = ["FORMATS", "export_records"]
+__all__ = ["FORMATS", "check_format", "export_records", "write_rows"]
 
 FORMATS = ("jsonl", "csv", "npz")
 _COLUMNS = ("id", "path", "label", "code", "width", "height", "n_bytes", "mtime_ns", "content_hash", "metadata")
@@ -35,39 +35,48 @@ def export_records(
     Raises:
         ValueError: an unknown format, or npz without a path.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format is {format!r}: choose one of {', '.join(FORMATS)}")
+    check_format(format, path)
+    rows = map(_row, store.iterate(where))
+    if path is None:
+        return write_rows(rows, _COLUMNS, sys.stdout, format)
     if format == "npz":
-        if path is None:
-            raise ValueError("npz needs a file to be written to: give a path")
         with replacing(path, "wb") as file:
             return _write_npz(store, file, where)
-    if path is None:
-        return _write_text(store.iterate(where), sys.stdout, format)
     with replacing(path, "w") as file:
-        return _write_text(store.iterate(where), file, format)
+        return write_rows(rows, _COLUMNS, file, format)
 
 
-def _write_text(records: Iterator[Record], file: IO[str], format: str) -> int:
+def check_format(format: str, path: str | os.PathLike[str] | None) -> None:
+    """Raises ValueError for an unknown format, and for npz without a path."""
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}: choose one of {', '.join(FORMATS)}")
+    if format == "npz" and path is None:
+        raise ValueError("npz needs a file to be written to: give a path")
+
+
+def write_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], file: IO[str], format: str) -> int:
+    """Writes rows, each with a ``path`` among its values, as ``csv`` or ``jsonl``, and returns how many."""
     n_written = 0
     writer = csv.writer(file, lineterminator="\n") if format == "csv" else None
     if writer:
-        writer.writerow(_COLUMNS)
-    for record in records:
-        row = _row(record)
+        writer.writerow(columns)
+    for row in rows:
         if writer:
-            row["metadata"] = json.dumps(row["metadata"])
-            writer.writerow(["" if row[name] is None else row[name] for name in _COLUMNS])
+            writer.writerow([_cell(row[name] if name != "path" else utf8_path(row[name])) for name in columns])
         else:
-            write_json_line(file, row | path_fields(record.path))
+            write_json_line(file, row | path_fields(row["path"]))
         n_written += 1
     return n_written
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else json.dumps(value) if isinstance(value, dict) else value
 
 
 def _row(record: Record) -> dict[str, Any]:
     return {
         "id": record.id,
-        "path": utf8_path(record.path),
+        "path": record.path,
         "label": record.label,
         "code": record.code.hex(),
         "width": record.width,
