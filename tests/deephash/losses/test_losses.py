@@ -9,6 +9,7 @@ from torch import nn
 
 import deephash.losses
 from deephash.losses import LOSSES, UNSUPERVISED, HashingLoss, NestedLoss, create_loss
+from tests.deephash.losses.linear_training import train
 
 N_BITS, N_CLASSES, N_TRAIN = 12, 4, 40
 
@@ -21,34 +22,6 @@ def random_batch(n=8, seed=0):
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(0, N_CLASSES, (n,), generator=generator)
     return torch.randn(n, N_BITS, generator=generator), targets, torch.randperm(N_TRAIN, generator=generator)[:n]
-
-
-def train(loss, *, sign=1.0, epochs=20, state=None, first=0, stop=None):
-    """Adam, 10 steps an epoch, on a linear layer over features of four classes that it can separate.
-
-    Returns logits of all 40 images, their classes, and the state to go on from.
-    """
-    generator = torch.Generator().manual_seed(1)
-    classes = torch.arange(N_TRAIN) % N_CLASSES
-    means = torch.randn(N_CLASSES, 8, generator=generator)
-    features = means[classes] + 0.3 * torch.randn(N_TRAIN, 8, generator=generator)
-    layer = nn.Linear(8, N_BITS)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(N_BITS, 8, generator=generator) / 8**0.5)
-        layer.bias.zero_()
-    optimizer = torch.optim.Adam([*layer.parameters(), *loss.parameters()], lr=0.02)
-    if state is not None:
-        for module, saved in zip((layer, optimizer, loss), state, strict=True):
-            module.load_state_dict(saved)
-    for epoch in range(first, epochs if stop is None else stop):
-        loss.start_epoch(epoch, epochs)
-        order = torch.randperm(N_TRAIN, generator=torch.Generator().manual_seed(epoch))
-        for step in range(10):
-            indices = order[torch.arange(4 * step, 4 * step + 16) % N_TRAIN]
-            optimizer.zero_grad()
-            (sign * loss(layer(features[indices]), classes[indices], indices)).backward()
-            optimizer.step()
-    return layer(features).detach(), classes, copy.deepcopy([m.state_dict() for m in (layer, optimizer, loss)])
 
 
 def hamming(codes, others):

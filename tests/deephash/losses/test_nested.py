@@ -8,6 +8,7 @@ from torch import nn
 
 from deephash.losses import ADSH, DSDH, LOSSES, NestedLoss, create_loss
 from deephash.losses.nested import _telling_order
+from tests.deephash.losses.linear_training import train
 
 N_BITS, N_CLASSES, N_TRAIN = 24, 4, 40
 NESTED = (6, 12)
@@ -61,31 +62,6 @@ def test_value_and_gradient_are_those_of_the_mean_of_single_losses(name, given, 
     for i, loss in enumerate(alone):
         for key, tensor in loss.state_dict().items():
             assert torch.equal(own[f"losses.{i}.{key}"], tensor), key
-
-
-def train(loss, *, epochs=20, state=None, first=0, stop=None):
-    """Adam on a linear layer over features of four classes; returns its logits, the classes and the state."""
-    generator = torch.Generator().manual_seed(1)
-    classes = torch.arange(N_TRAIN) % N_CLASSES
-    means = torch.randn(N_CLASSES, 8, generator=generator)
-    features = means[classes] + 0.3 * torch.randn(N_TRAIN, 8, generator=generator)
-    layer = nn.Linear(8, N_BITS)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(N_BITS, 8, generator=generator) / 8**0.5)
-        layer.bias.zero_()
-    optimizer = torch.optim.Adam([*layer.parameters(), *loss.parameters()], lr=0.02)
-    if state is not None:
-        for module, saved in zip((layer, optimizer, loss), state, strict=True):
-            module.load_state_dict(saved)
-    for epoch in range(first, epochs if stop is None else stop):
-        loss.start_epoch(epoch, epochs)
-        order = torch.randperm(N_TRAIN, generator=torch.Generator().manual_seed(epoch))
-        for step in range(10):
-            indices = order[torch.arange(4 * step, 4 * step + 16) % N_TRAIN]
-            optimizer.zero_grad()
-            loss(layer(features[indices]), classes[indices], indices).backward()
-            optimizer.step()
-    return layer(features).detach(), classes, copy.deepcopy([m.state_dict() for m in (layer, optimizer, loss)])
 
 
 def separated(codes, classes):
