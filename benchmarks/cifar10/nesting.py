@@ -5,17 +5,13 @@ length, and one model of nested codes: where every length moves all its bits (``
 the shortest length that has it, for some values of ``given``.
 """
 
-import argparse
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
-from benchmarks.cifar10.frame import BACKBONE, budget, make_features
+from benchmarks.cifar10.frame import BACKBONE, budget
 from benchmarks.cifar10.methods import Contestant, Nested, Supervised
-from benchmarks.cifar10.runs import one_thread
-from benchmarks.cifar10.tuning import judge, validation_positions
+from benchmarks.cifar10.tuning import judge, prepared
 from benchmarks.record import write_result
-from deephash.datasets import load_cifar10
 
 _DEDICATED = Supervised("dsdh")
 _LENGTHS = Nested(_DEDICATED).lengths
@@ -35,15 +31,8 @@ _WAYS: dict[str, tuple[Contestant, list[tuple[int, ...]]]] = {
 
 def main() -> None:
     """Runs the script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=1)
-    options = parser.parse_args()
-    images = load_cifar10(options.data)
-    make_features(images.pixels)
-    training, held_out = validation_positions(images)
-    one_thread()
-    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+    images, training, held_out, jobs = prepared(__doc__)
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         tasks = {
             (way, lengths, seed): pool.submit(judge, contestant, images.targets, training, held_out, lengths, seed)
             for way, (contestant, trainings) in _WAYS.items()

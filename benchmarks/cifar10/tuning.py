@@ -26,7 +26,7 @@ from deephash.datasets import PROTOCOLS, LabelledImages, load_cifar10, split_cif
 from deephash.evaluation import evaluate_codes
 from index import pack_bits
 
-__all__ = ["judge", "validation_positions"]
+__all__ = ["judge", "prepared", "validation_positions"]
 
 _BITS = (12, 48)
 _SEEDS = (0, 1)
@@ -36,16 +36,9 @@ _HELD_OUT = 1000
 
 def main() -> None:
     """Runs the script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=1)
-    options = parser.parse_args()
-    images = load_cifar10(options.data)
-    make_features(images.pixels)
-    training, held_out = validation_positions(images)
-    one_thread()
+    images, training, held_out, jobs = prepared(__doc__)
     numbers: dict[str, list[dict[str, Any]]] = {}
-    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         tasks = {
             (loss, number, n_bits, seed): pool.submit(
                 judge, Supervised(loss, candidate, tuned=False), images.targets, training, held_out, (n_bits,), seed
@@ -67,6 +60,19 @@ def main() -> None:
         "bits": _BITS, "seeds": _SEEDS,
     }  # fmt: skip
     print(write_result(TUNING, config=config, numbers=numbers))
+
+
+def prepared(description: str | None) -> tuple[LabelledImages, NDArray[np.int64], NDArray[np.int64], int]:
+    """Reads the command line; returns CIFAR-10, whose features are there then, ``validation_positions``, and --jobs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    images = load_cifar10(options.data)
+    make_features(images.pixels)
+    training, held_out = validation_positions(images)
+    one_thread()
+    return images, training, held_out, options.jobs
 
 
 def validation_positions(images: LabelledImages) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

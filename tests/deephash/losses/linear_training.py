@@ -25,7 +25,7 @@ def train(loss, *, sign=1.0, epochs=20, state=None, first=0, stop=None):
             module.load_state_dict(saved)
     for epoch in range(first, epochs if stop is None else stop):
         loss.start_epoch(epoch, epochs)
-        order = torch.randperm(N_TRAIN, generator=torch.Generator().manual_seed(epoch))
+        order = torch.randperm(loss.n_train, generator=torch.Generator().manual_seed(epoch))
         for step in range(10):
             indices = order[torch.arange(4 * step, 4 * step + 16) % loss.n_train]
             optimizer.zero_grad()
