@@ -16,7 +16,7 @@ from .image_files import Decoded, Failed, decode_file
 from .image_limits import MAX_PIXELS
 from .input_spec import InputSpec
 
-__all__ = ["Decode", "ImageBatches"]
+__all__ = ["Decode", "ImageBatches", "count_processors"]
 
 Decode: TypeAlias = Callable[[FileStat, InputSpec], Decoded | Failed]
 """Hashes, decodes and prepares one file; whatever is wrong with it comes back as `Failed`."""
@@ -55,7 +55,7 @@ class ImageBatches:
         self._files = files
         self._spec = spec
         self._batch_size = batch_size
-        self._workers = workers or min(_n_processors(), 16)
+        self._workers = workers or min(count_processors(), 16)
         self._decode = decode or partial(decode_file, max_pixels=max_pixels)
 
     def __iter__(self) -> Generator[list[Decoded | Failed], None, None]:
@@ -83,5 +83,6 @@ class ImageBatches:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _n_processors() -> int:
+def count_processors() -> int:
+    """Returns how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

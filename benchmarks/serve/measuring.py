@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -59,34 +60,42 @@ def uploads(
 ) -> dict[str, Any]:
     """Searches by photograph beside what they cannot do without, in turns.
 
-    One client beside decoding, forward pass and binarising of one image; many beside the forward pass of batches.
+    One client beside decoding, forward pass and binarising of one image; many beside the forward pass of batches, and
+    beside what decoding on the same processors leaves of it.
     """
     files, spec = [path.read_bytes() for path in photos], model.input_spec
     pixels = [prepare(data, spec, MAX_PIXELS) for data in files[:32]]
     batch = np.stack([pixels[number % len(pixels)] for number in range(32)])
     turn = itertools.cycle(files)
 
-    def one() -> None:
+    def decoded() -> NDArray[np.uint8]:
         found = prepare(next(turn), spec, MAX_PIXELS)
         assert isinstance(found, np.ndarray)
-        model.encode(found[None])
+        return found
+
+    def one() -> None:
+        model.encode(decoded()[None])
 
     load = load | {"shares": {"upload": 1.0}}
     ask(server, **load, clients=budget.upload_clients, seconds=_WARM_UP_SECONDS)
-    single, bare, rates, batch_rates = [], [], [], []
+    single, bare, decoding, rates, batch_rates = [], [], [], [], []
     for number in range(budget.rounds):
         seconds = budget.round_seconds
         bare += _timed(one, seconds / 2)
+        decoding += _timed(decoded, seconds / 4)
         single.append(ask(server, **load, clients=1, seconds=seconds / 2, seed=number))
         batch_rates.append(len(batch) / statistics.median(_timed(lambda: model.features(batch), seconds)))
         many = ask(server, **load, clients=budget.upload_clients, seconds=seconds, seed=number)
         rates.append(_summary(many, seconds)["per_second"])
     found = _summary(np.concatenate(single), budget.rounds * budget.round_seconds / 2)
     bare_ms, rate, batch_rate = 1000 * statistics.median(bare), statistics.median(rates), statistics.median(batch_rates)
+    decode_ms = 1000 * statistics.mean(decoding)  # of one processor
+    most = 1 / (1 / batch_rate + decode_ms / 1000 / len(os.sched_getaffinity(0)))
     return {
         "one_client": found, "bare_ms": round(bare_ms, 2), "slowdown": round(found["ms"]["50"] / bare_ms, 3),
         "many_clients": budget.upload_clients, "per_second": round(rate, 1), "encoder_per_second": round(batch_rate, 1),
-        "share_of_encoder": round(rate / batch_rate, 3),
+        "share_of_encoder": round(rate / batch_rate, 3), "decode_ms": round(decode_ms, 2),
+        "most_per_second": round(most, 1), "share_of_most": round(rate / most, 3),
     }  # fmt: skip
 
 

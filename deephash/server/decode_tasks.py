@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import io
-import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -22,11 +21,9 @@ from ..images import decode, preprocess, thumbnail
 from ..input_spec import InputSpec
 
 __all__ = [
-    "BACKGROUND", "Refused", "attach_process", "decode_listed", "identify", "limit_process", "prepare", "prepare_file",
+    "Refused", "attach_process", "decode_listed", "identify", "limit_process", "prepare", "prepare_file",
     "shrink", "wake",
 ]  # fmt: skip
-
-BACKGROUND = 10  # as nice(1): the processors belong to those who ask
 
 # One image within the limit of pixels costs about 1 GB; the rest is Python, its libraries and what they reserve.
 _MEMORY_BYTES = 4 << 30
@@ -41,16 +38,16 @@ class Refused:
     reason: str
 
 
-def limit_process(nice: int) -> None:
+def limit_process() -> None:
     """Bounds the memory of this process, and does what `attach_process` does."""
-    attach_process(nice)
+    attach_process()
     if sys.platform == "linux":
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
 
 
-def attach_process(nice: int) -> None:
+def attach_process() -> None:
     """Leaves Ctrl-C to the server, and ends this process with it, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -58,7 +55,6 @@ def attach_process(nice: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
 
 
 def wake() -> None:

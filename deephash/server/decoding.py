@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -14,6 +13,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from index import FileStat
 
+from ..image_batches import count_processors
 from ..image_errors import ImageError
 from ..image_files import Decoded, Failed
 from ..input_spec import InputSpec
@@ -33,14 +33,11 @@ class DecodePool:
         seconds: one task may take; its process is killed then.
         max_waiting: tasks that may wait or run.
         max_pixels: of one image.
-        nice: added to the priority number of the processes; 0 for what somebody waits for.
     """
 
-    def __init__(
-        self, *, workers: int | None, seconds: float, max_waiting: int, max_pixels: int, nice: int = 0
-    ) -> None:
+    def __init__(self, *, workers: int | None, seconds: float, max_waiting: int, max_pixels: int) -> None:
         self.max_pixels = max_pixels
-        self._workers = workers or min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+        self._workers = workers or min(4, count_processors())
         self._seconds = seconds
         self._max_waiting = max_waiting
         self._waiting = 0
@@ -50,7 +47,6 @@ class DecodePool:
         self._pool = ProcessPool(
             max_workers=self._workers,
             initializer=limit_process,
-            initargs=[nice],
             # Not fork: a copy of a process with threads, torch among them, can hang.
             context=multiprocessing.get_context("spawn"),
         )

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
 
-from index import UnknownId
+from index import Store, UnknownId
 
-from ..annotations import folder_labels
-from ..copies import COPY_MODEL, copy_spec
-from ..engine import MODEL_FILE, ImageSearch
+from ..engine import ImageSearch
 from ..image_files import find_images
-from ..model_file import find_model
 from ..paths import display_path
 from ..progress import OnProgress
-from ..sync import Annotate, SyncReport, SyncTask, find_collection
-from .background import BackgroundModel
-from .decode_tasks import BACKGROUND
-from .decoding import DecodePool
+from ..sync import SyncReport
+from .background import Background, Decoding
 from .duplicates import DuplicateLists
 from .encoding import Encoder
 from .errors import ApiError, busy
@@ -33,17 +27,14 @@ from .metrics import Metrics
 from .pictures import Thumbnails, is_under
 from .settings import ServerSettings
 from .stores import Stores
-from .uploads import annotations_of_uploads, forget_annotations
+from .sync_jobs import SyncJob
 
 if TYPE_CHECKING:
-    from ..input_spec import InputSpec
     from ..model import HashModel
 
 __all__ = ["Service"]
 
 _T = TypeVar("_T")
-_UNLIMITED = 1 << 30
-_FEW = 64
 _CLOSE_SECONDS = 30.0
 
 
@@ -59,7 +50,9 @@ class Service:
         self.stores = Stores(Path(settings.index))
         self.search = ImageSearch(self.stores.quick)
         self.metrics = Metrics()
-        self.pool = self._decode_pool(settings.max_waiting)
+        decoding = Decoding(settings.decode_workers, settings.decode_seconds, settings.max_pixels)
+        self.pool = decoding.pool(max_waiting=settings.max_waiting)
+        self.background = Background(self.stores, decoding)
         self.encoder = Encoder(
             self._load_model, max_batch=settings.max_batch, max_waiting=settings.max_waiting,
             on_batch=self.metrics.count_batch,
@@ -71,13 +64,6 @@ class Service:
         self.metrics.watch(self)
         self._quick = CapacityLimiter(8)
         self._patient = CapacityLimiter(2)
-
-    def _decode_pool(self, max_waiting: int, nice: int = 0) -> DecodePool:
-        settings = self.settings
-        return DecodePool(
-            workers=settings.decode_workers, seconds=settings.decode_seconds, max_waiting=max_waiting,
-            max_pixels=settings.max_pixels, nice=nice,
-        )  # fmt: skip
 
     def _load_model(self) -> HashModel:
         return self.search.model
@@ -127,24 +113,17 @@ class Service:
 
     def annotate(self, id: int, changes: dict[str, Any]) -> None:
         """Sets label, metadata or both of an image."""
-        with self.stores.writing() as store:
-            store.annotate([id], **changes)
+        self.background.change(_annotate, id, changes)
 
     def remove(self, ids: Sequence[int]) -> int:
         """Removes images from the index, all of them or, where one is unknown, none."""
-        with self.stores.writing() as store:
-            wanted = list(dict.fromkeys(ids))
-            for id in wanted:
-                if id not in store:
-                    raise UnknownId(f"{store.folder.name} has no image {id}: it was removed, or never there")
-            return store.remove(wanted)
+        return self.background.change(_remove, ids)
 
     # -- jobs --
 
     def check_writable(self) -> None:
         """Raises StoreLocked where another process is writing, StoreError where nobody can."""
-        with self.stores.writing():
-            pass
+        self.background.change(len)
 
     def sync(self, folders: Sequence[str] | None, *, prune: bool, with_folder_labels: bool) -> Job:
         """Queues a sync with folders on this machine, or with all that the index was made of.
@@ -166,64 +145,36 @@ class Service:
                 )
             if folders is not None and not os.path.exists(folder):
                 raise ApiError(404, "not_found", f"there is no folder {display_path(folder)}: check its spelling")
-        annotate = folder_labels if with_folder_labels else None
-
-        def work(on_progress: OnProgress) -> SyncReport:
-            files, unreadable = find_collection(chosen)
-            few = len(self.stores.quick.changed(files)) <= _FEW
-            with self._syncing(annotate, on_progress, pool=self.pool if few else None) as task:
-                return task.run(chosen, files, unreadable, prune=prune)
-
-        return self.jobs.add("sync", chosen, work)
+        return self._start("sync", SyncJob(chosen, prune=prune, with_folder_labels=with_folder_labels))
 
     def add_uploads(self, paths: Sequence[str]) -> Job:
         """Queues images in the folder of uploads."""
-        folder = str(self.settings.uploads)
+        return self._start("add", SyncJob([str(self.settings.uploads)], uploads=paths))
 
+    def _start(self, kind: Literal["sync", "add"], wanted: SyncJob) -> Job:
         def work(on_progress: OnProgress) -> SyncReport:
-            few = len(paths) <= _FEW
-            with self._syncing(annotations_of_uploads, on_progress, pool=self.pool if few else None) as task:
-                there = [path for path in paths if os.path.exists(path)]
-                report = task.run([folder], list(find_images(there)), [])
-                indexed = task.store.by_path(paths)
-            for path in indexed:
-                forget_annotations(path)
-            return report
+            if not wanted.is_small(self.stores.quick):
+                return self.background.sync(wanted, on_progress)
+            # Where a process would take longer to start than the job takes.
+            with self.stores.writing() as store:
+                return wanted.run(store, self.encoder.model, decode=self.pool.decode, on_progress=on_progress)
 
-        return self.jobs.add("add", [folder], work)
-
-    @contextmanager
-    def _syncing(
-        self, annotate: Annotate | None, on_progress: OnProgress, *, pool: DecodePool | None = None
-    ) -> Iterator[SyncTask]:
-        with ExitStack() as stack:
-            load_model, load_copy_model = self.encoder.model, None
-            if pool is None:
-                # Processes of its own leave the processors to those that answer queries, but take a while to start.
-                pool = self._decode_pool(_UNLIMITED, nice=BACKGROUND)
-                stack.callback(pool.close)
-
-                def load_model() -> HashModel:
-                    card = self.search.card
-                    return self._in_background(stack, self.search.folder / MODEL_FILE, card.input_spec)
-
-                def load_copy_model() -> HashModel:
-                    return self._in_background(stack, find_model(COPY_MODEL), copy_spec())
-
-            store = stack.enter_context(self.stores.writing())
-            yield SyncTask(
-                store, load_model, annotate=annotate, on_progress=on_progress, decode=pool.decode,
-                load_copy_model=load_copy_model,
-            )  # fmt: skip
-
-    @staticmethod
-    def _in_background(stack: ExitStack, path: Path, spec: InputSpec) -> HashModel:
-        model = BackgroundModel(path, spec)
-        stack.callback(model.close)
-        return cast("HashModel", model)
+        return self.jobs.add(kind, wanted.folders, work)
 
     def _uploads_left(self) -> list[str]:
         folder = self.settings.uploads
         if folder is None:
             return []
         return [file.path for file in self.stores.quick.changed(find_images([folder]))]
+
+
+def _annotate(store: Store, id: int, changes: dict[str, Any]) -> None:
+    store.annotate([id], **changes)
+
+
+def _remove(store: Store, ids: Sequence[int]) -> int:
+    wanted = list(dict.fromkeys(ids))
+    for id in wanted:
+        if id not in store:
+            raise UnknownId(f"{store.folder.name} has no image {id}: it was removed, or never there")
+    return store.remove(wanted)

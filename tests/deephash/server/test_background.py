@@ -1,43 +1,139 @@
-"""The model in a process of its own: the same codes, errors in a sentence, nothing left behind."""
+"""Long jobs in a process of their own: it does what a sync does, yields, takes changes, and can end at any moment."""
 
 import os
+import shutil
 import signal
+import sys
+import threading
 
-import numpy as np
 import pytest
 
-from deephash import ModelError
-from deephash.server.background import BackgroundModel
-from tests.deephash.photos import pixels_of
+from deephash import CollectionError, ImageSearch, ModelError
+from deephash.engine import MODEL_FILE
+from deephash.progress import Progress
+from deephash.server.background import Background, Decoding
+from deephash.server.stores import Stores
+from deephash.server.sync_jobs import SyncJob
+from deephash.sync import SyncInterrupted
+from index import Store, StoreDamaged, StoreLocked, UnknownId
+from tests.deephash.photos import write_photos
+
+N_MANY = 128
+DECODING = Decoding(workers=2, seconds=20, max_pixels=1_000_000)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many") / "photos"
+    write_photos(folder, 100, 100 + N_MANY)
+    return folder
 
 
 @pytest.fixture
-def background(tiny_model, tiny_file):
-    background = BackgroundModel(tiny_file, tiny_model.input_spec)
-    yield background
-    background.close()
+def stores(made, tmp_path):
+    stores = Stores(shutil.copytree(made.index, tmp_path / "photos.dhx"))
+    yield stores
+    stores.close()
 
 
-def test_codes_are_those_of_the_model_and_the_process_yields_to_others(background, tiny_model):
-    pixels = np.stack([pixels_of(number) for number in range(5)])
-    for start, stop in ((0, 5), (3, 4)):
-        expected = tiny_model.encode(pixels[start:stop])
-        assert np.array_equal(background.encode(pixels[start:stop]), expected)
-    pid = background._process.pid
-    assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
-    background.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+def label(store, id, label):
+    store.annotate([id], label=label)
+    return os.getpid()
 
 
-def test_a_process_that_is_killed_is_said(background):
-    os.kill(background._process.pid, signal.SIGKILL)
-    with pytest.raises(ModelError, match="was killed: free memory"):
-        background.encode(np.stack([pixels_of(0)]))
+def remove(store, id):
+    return store.remove([id])
 
 
-def test_a_model_that_cannot_be_loaded_is_said(tiny_model, tmp_path):
-    background = BackgroundModel(tmp_path / "gone.safetensors", tiny_model.input_spec)
-    with pytest.raises(ModelError, match=r"gone\.safetensors"):
-        background.encode(np.stack([pixels_of(0)]))
-    background.close()
+def fail(store):
+    raise UnknownId("no such image")
+
+
+def test_a_job_does_what_a_sync_does_and_takes_changes_meanwhile(stores, made, many):
+    background = Background(stores, DECODING)
+    assert background.change(label, 1, "before") == os.getpid()
+    done, others = [], []
+
+    def change():
+        others.append(background.change(label, 1, "during"))
+        others.append(background.change(remove, 2))
+        with pytest.raises(UnknownId, match="no such image"):
+            background.change(fail)
+
+    def on_progress(progress):
+        if not done:
+            with pytest.raises(StoreLocked):
+                Store.open(stores.folder, writable=True)
+            if sys.platform == "linux":
+                assert os.sched_getscheduler(background._process._process.pid) == os.SCHED_IDLE
+            thread.start()
+        done.append(progress)
+
+    thread = threading.Thread(target=change)
+    report = background.sync(SyncJob([str(many)], with_folder_labels=True), on_progress)
+    thread.join()
+    assert (report.added, report.decoded, report.skipped) == (N_MANY, N_MANY, [])
+    assert done[-1] == Progress("encode", N_MANY, N_MANY)
+    assert others[0] not in (0, os.getpid())
+    assert others[1] == 1
+    assert background.change(label, 3, "after") == os.getpid()
+    with ImageSearch.open(stores.folder) as search:
+        assert search.verify() == []
+        assert len(search) == made.n_images + N_MANY - 1
+        assert [record.label for record in search.store.records([1, 3])] == ["during", "after"]
+        path = next(path for _, path in search.store.paths(under=str(many)))
+        (found,) = search.query(path, k=1)
+        assert found[0].distance == 0
+
+
+def test_a_job_that_is_cancelled_keeps_what_it_did(stores, made, many):
+    def on_progress(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SyncInterrupted) as interrupted:
+        Background(stores, DECODING).sync(SyncJob([str(many)]), on_progress)
+    kept = interrupted.value.report.n_images
+    assert made.n_images < kept < made.n_images + N_MANY
+    with Store.open(stores.folder, writable=True) as store:
+        assert len(store) == kept
+        assert store.verify() == []
+
+
+def test_a_process_that_is_killed_is_said_and_changes_are_made_all_the_same(stores, made, many):
+    background, others = Background(stores, DECODING), []
+
+    def on_progress(progress):
+        if not others:
+            os.kill(background._process._process.pid, signal.SIGSTOP)
+            thread.start()
+            while not background._process._answers:
+                pass
+            os.kill(background._process._process.pid, signal.SIGKILL)
+            others.append(None)
+
+    thread = threading.Thread(target=lambda: others.append(background.change(label, 1, "late")))
+    with pytest.raises(CollectionError, match="was killed: free memory"):
+        background.sync(SyncJob([str(many)]), on_progress)
+    thread.join()
+    assert others == [None, os.getpid()]
+    with Store.open(stores.folder, writable=True) as store:
+        assert store.verify() == []
+        assert store.records([1])[0].label == "late"
+
+
+def test_what_fails_there_is_said_here(stores, many, tmp_path):
+    background = Background(stores, DECODING)
+    with pytest.raises(FileNotFoundError, match="gone"):
+        background.sync(SyncJob([str(tmp_path / "gone")]), print)
+    (stores.folder / MODEL_FILE).write_bytes(b"damaged")
+    with pytest.raises((ModelError, StoreDamaged), match=MODEL_FILE):
+        background.sync(SyncJob([str(many)]), print)
+
+
+def test_what_few_changes_are(stores, made, many, tmp_path):
+    assert SyncJob([str(made.folder)]).is_small(stores.quick)
+    assert not SyncJob([str(made.folder), str(many)]).is_small(stores.quick)
+    uploads = sorted(map(str, many.rglob("*.png")))
+    assert SyncJob([str(many)], uploads=uploads[:64]).is_small(stores.quick)
+    assert not SyncJob([str(many)], uploads=uploads[:65]).is_small(stores.quick)
+    assert SyncJob([str(many)], uploads=[str(tmp_path / "gone.png")]).is_small(stores.quick)
