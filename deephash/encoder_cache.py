@@ -1,4 +1,4 @@
-"""Networks that OpenVINO has converted, kept on disk: converting takes seconds, reading a tenth of one."""
+"""Networks that OpenVINO has converted, kept on disk: reading one is much faster than converting it."""
 
 from __future__ import annotations
 
