@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.records import DuplicateCluster, Filter, Match, Metadata, Record
+from index.records import DuplicateCluster, Filter, Match, Metadata, Problem, Record
 
 from .client_values import (
     RemoteJob,
@@ -29,6 +29,7 @@ from .client_values import (
     to_cluster,
     to_job,
     to_match,
+    to_problem,
     to_record,
 )
 from .errors import DeepHashError, ServerError
@@ -203,6 +204,10 @@ class Client:
             clusters += [to_cluster(cluster) for cluster in page["clusters"]]
             offset = page["next_offset"]
         return clusters
+
+    def verify(self) -> list[Problem]:
+        """Has the server read its whole index; returns what is not as it was written."""
+        return [to_problem(found) for found in self._json("GET", "/v1/verify")["problems"]]
 
     # Changes.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,16 +14,15 @@ import numpy as np
 from PIL import Image
 
 from index.errors import DeepHashError, StoreLocked, UnknownId
-from index.records import DuplicateCluster, Filter, Match, Record, Scalar, Skipped
+from index.records import DuplicateCluster, Filter, Match, Problem, Record, Skipped
 
-from .annotations import parse_scalar
 from .errors import ModelError, ServerError
 from .image_errors import ImageError, failure_reason
 from .sync import SyncReport
 
 __all__ = [
     "RemoteJob", "ServerStats", "conditions", "image_files", "question", "raise_error", "sum_reports", "to_cluster",
-    "to_job", "to_match", "to_record",
+    "to_job", "to_match", "to_problem", "to_record",
 ]  # fmt: skip
 
 _ERRORS: Mapping[str, Callable[[str], DeepHashError]] = {
@@ -84,7 +84,7 @@ def question(k: int | None, radius: int | None, where: Filter | None) -> list[tu
     """Returns how to search as parameters.
 
     Raises:
-        ValueError: neither k nor radius is given, or the filter cannot be asked for over HTTP.
+        ValueError: neither k nor radius is given.
     """
     if k is None and radius is None:
         raise ValueError("neither k nor radius is given: pass one, or both")
@@ -93,23 +93,12 @@ def question(k: int | None, radius: int | None, where: Filter | None) -> list[tu
 
 
 def conditions(where: Filter | None) -> list[tuple[str, str]]:
-    """Returns a filter as parameters.
-
-    Raises:
-        ValueError: a metadata value that the form KEY=VALUE does not spell: true, null, or a text like a number.
-    """
+    """Returns a filter as parameters."""
     if where is None:
         return []
     found = [("path", where.path), ("label", where.label)]
-    found += [("where", f"{key}={_spelled(key, value)}") for key, value in where.metadata.items()]
+    found += [("metadata", json.dumps(dict(where.metadata)) if where.metadata else None)]
     return [(name, value) for name, value in found if value is not None]
-
-
-def _spelled(key: str, value: Scalar) -> str:
-    text = str(value)
-    if "=" in key or parse_scalar(text) != value or isinstance(value, bool):
-        raise ValueError(f"a server cannot filter by {key} = {value!r}: ask for a text or a number")
-    return text
 
 
 def image_files(images: Any) -> list[bytes]:
@@ -146,6 +135,11 @@ def _file(image: Any) -> bytes:
 
 def _path(fields: Mapping[str, Any]) -> str:
     return os.fsdecode(bytes.fromhex(fields["path_hex"])) if fields.get("path_hex") else str(fields["path"])
+
+
+def to_problem(found: Mapping[str, Any]) -> Problem:
+    """Returns what `Store.verify` found."""
+    return Problem(found["kind"], _path(found), found["message"])
 
 
 def to_match(found: Mapping[str, Any]) -> Match:

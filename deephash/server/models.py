@@ -6,14 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from index import DuplicateCluster, Record
+from index import DuplicateCluster, Problem, Record
 
 from ..json_lines import path_fields
 from .settings import MAX_IDS
 
 __all__ = [
     "Annotation", "Clusters", "Codes", "ErrorAnswer", "ImageList", "ImageRecord", "JobAnswer", "JobList", "MatchRecord",
-    "Removal", "Removed", "SearchAnswer", "StatsAnswer", "SyncRequest", "cluster_dict", "image_dict", "match_dict",
+    "Removal", "Removed", "SearchAnswer", "StatsAnswer", "SyncRequest", "Verified", "cluster_dict", "image_dict",
+    "match_dict", "problem_dict",
 ]  # fmt: skip
 
 _Int64 = Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
@@ -260,6 +261,26 @@ class StatsAnswer(_Example):
     uploads: bool
     limits: Limits
     version: str
+
+
+class ProblemFields(_Example):
+    """Something that is not as it was written; ``path`` is of a file of the index or of an image."""
+
+    kind: Literal["catalogue", "row", "cache", "model"]
+    path: str
+    path_hex: str | None
+    message: str
+
+
+class Verified(_Example):
+    """What is wrong with the index."""
+
+    problems: list[ProblemFields]
+
+
+def problem_dict(problem: Problem) -> dict[str, Any]:
+    """Returns a problem as `ProblemFields` describes it."""
+    return {"kind": problem.kind, "path_hex": None, **path_fields(problem.where), "message": problem.message}
 
 
 def image_dict(record: Record) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import anyio.to_thread
 from anyio import CapacityLimiter
 
-from index import Store, UnknownId
+from index import Problem, Store, UnknownId
 
 from ..engine import ImageSearch
 from ..image_files import find_images
@@ -103,6 +103,11 @@ class Service:
             raise busy(f"{most} calls wait")
         with anyio.fail_after(self.settings.request_seconds):
             return await anyio.to_thread.run_sync(work, *arguments, limiter=limiter, abandon_on_cancel=True)
+
+    def verify(self) -> list[Problem]:
+        """Reads the whole index, through a connection of its own: others would wait for its end."""
+        with ImageSearch.open(self.search.folder) as search:
+            return search.verify()
 
     # -- changes --
 

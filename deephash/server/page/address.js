@@ -36,6 +36,7 @@ function parse(search) {
     of: whole(given.get("of"), 0, 15) ?? 0,
     kind: given.get("kind") === "near" ? "near" : "identical",
     near: whole(given.get("near"), 0, 1024),
+    mirrored: given.get("mirrored") === "1",
     at: whole(given.get("at"), 0, Number.MAX_SAFE_INTEGER) ?? 0,
   });
 }
@@ -55,6 +56,7 @@ export function addressOf(state) {
   if (state.page === "duplicates") {
     if (state.kind === "near") put("kind", "near");
     if (state.near !== null) put("near", state.near);
+    if (state.mirrored) put("mirrored", 1);
     if (state.at) put("at", state.at);
   }
   if (state.view !== null) put("view", state.view);

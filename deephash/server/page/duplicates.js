@@ -17,6 +17,7 @@ const IDS = [
   "nearness",
   "near",
   "near-text",
+  "mirrored",
   "accept-all",
   "shields",
   "review",
@@ -60,6 +61,7 @@ export function prepareDuplicates(given) {
     "input",
     debounced(() => go({ near: Number(parts.near.value), at: 0 }, { replace: true }), 200),
   );
+  parts.mirrored.addEventListener("change", () => go({ mirrored: parts.mirrored.checked, at: 0 }));
   parts["accept-all"].addEventListener("click", () => void acceptEvery());
   parts["save-plan"].addEventListener("click", downloadPlan);
   parts["start-over"].addEventListener("click", startOver);
@@ -82,8 +84,9 @@ export function drawDuplicates(now) {
   }
   parts.nearness.hidden = now.kind !== "near";
   parts.near.value = radius;
+  parts.mirrored.checked = now.mirrored;
   tellNearness();
-  const list = JSON.stringify([now.kind, now.kind === "near" ? radius : null, filterOf(now)]);
+  const list = JSON.stringify(askedFor(now, radius));
   if (list !== shownList) {
     shownList = list;
     rows?.close();
@@ -100,8 +103,13 @@ export function forgetDuplicates() {
   shownList = null;
 }
 
+function askedFor(now, radius) {
+  const near = { radius, kind: "near", ...(now.mirrored ? { mirrored: true } : {}) };
+  return { ...filterOf(now), ...(now.kind === "near" ? near : { identical: true }) };
+}
+
 function fetcher(now, radius) {
-  const asked = { ...filterOf(now), ...(now.kind === "near" ? { radius, kind: "near" } : { identical: true }) };
+  const asked = askedFor(now, radius);
   return async (offset, limit, signal) => {
     const wait = { signal, onWait: (sentence) => tell(sentence) };
     const answer = await api.duplicates({ ...asked, offset, limit }, wait);

@@ -13,7 +13,7 @@ from ...errors import ModelError
 from ...paths import utf8_path
 from ..errors import ApiError
 from ..guard import COOKIE, cookie_value
-from ..models import Clusters, ErrorAnswer, StatsAnswer, cluster_dict
+from ..models import Clusters, ErrorAnswer, StatsAnswer, Verified, cluster_dict, problem_dict
 from ..service import Service
 from ..settings import MAX_IDS, MAX_IMAGES, MAX_K, MAX_LIMIT
 from .parameters import ERRORS, READS, Limit, Offset, Where, json_answer, service_of
@@ -83,6 +83,14 @@ async def duplicates(
             "clusters": [cluster_dict(cluster) for cluster in page],
         }
     )  # fmt: skip
+
+
+@router.get("/v1/verify", response_model=Verified, responses=ERRORS(), dependencies=READS, tags=["index"])
+async def verify(request: Request) -> Response:
+    """Reads the whole index and returns what is not as it was written; seconds, where it is large."""
+    service = service_of(request)
+    problems = await service.patiently(service.verify)
+    return json_answer({"problems": [problem_dict(problem) for problem in problems]})
 
 
 @router.post("/v1/session", status_code=204, responses=ERRORS(), dependencies=READS, tags=["session"])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import anyio.to_thread
 from fastapi import APIRouter, File, Form, Header, Query, Request, UploadFile
-from pydantic import ValidationError
 from starlette.responses import FileResponse, Response
 
 from ...image_errors import ImageError
@@ -18,7 +16,19 @@ from ..pictures import PictureFile, find_picture
 from ..service import Service
 from ..settings import THUMBNAIL_SIZES
 from ..uploads import keep_upload
-from .parameters import CHANGES, ERRORS, READS, ImageId, Limit, Offset, Where, json_answer, read_images, service_of
+from .parameters import (
+    CHANGES,
+    ERRORS,
+    READS,
+    ImageId,
+    Limit,
+    Offset,
+    Where,
+    json_answer,
+    parsed_metadata,
+    read_images,
+    service_of,
+)  # fmt: skip
 
 __all__ = ["router"]
 
@@ -53,7 +63,7 @@ async def add_images(
     folder = service.settings.uploads
     if folder is None:
         raise ApiError(403, "forbidden", "this server takes no images: start it with --uploads DIR")
-    values = _parsed_metadata(metadata)
+    values = parsed_metadata(metadata)
     files = await read_images(image)
     await anyio.to_thread.run_sync(service.check_writable)
     paths = []
@@ -147,12 +157,3 @@ def _picture(service: Service, id: int) -> PictureFile:
 
 def _cached(etag: str) -> dict[str, str]:
     return {"ETag": f'"{etag}"', "Cache-Control": "private, no-cache"}
-
-
-def _parsed_metadata(text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        return Annotation(metadata=json.loads(text)).metadata
-    except (ValueError, ValidationError, RecursionError):
-        raise ApiError(422, "invalid", "metadata: give a JSON object of text, numbers, true, false and null") from None

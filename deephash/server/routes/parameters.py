@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request, UploadFile
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import ValidationError
 from starlette.responses import Response
 
 from index import Filter
@@ -15,13 +16,13 @@ from index import Filter
 from ...annotations import parse_scalar
 from ..errors import ApiError
 from ..guard import CUSTOM_HEADER
-from ..models import ErrorAnswer
+from ..models import Annotation, ErrorAnswer
 from ..service import Service
 from ..settings import MAX_IMAGES, MAX_LIMIT
 
 __all__ = [
-    "CHANGES", "ERRORS", "READS", "ImageId", "Limit", "Offset", "Where", "json_answer", "read_images",
-    "service_of",
+    "CHANGES", "ERRORS", "READS", "ImageId", "Limit", "Offset", "Where", "json_answer", "parsed_metadata",
+    "read_images", "service_of",
 ]  # fmt: skip
 
 _MAX_WILDCARDS = 8
@@ -94,17 +95,36 @@ async def _filter(
         list[Annotated[str, Query(max_length=1000, pattern="^[^=]+=")]] | None,
         Query(max_length=16, description="KEY=VALUE: only images with this metadata.", examples=[["year=2024"]]),
     ] = None,
+    metadata: Annotated[
+        str | None,
+        Query(
+            max_length=4000,
+            description="A JSON object: only images with these values, true, false and null among them.",
+            examples=['{"kept": true}'],
+        ),
+    ] = None,
 ) -> Filter | None:
-    metadata = {}
+    wanted = {}
     for condition in where or ():
         key, _, value = condition.partition("=")
-        metadata[key] = parse_scalar(value)
+        wanted[key] = parse_scalar(value)
+    wanted |= parsed_metadata(metadata) or {}
     if path is not None and ("\0" in path or path.count("*") > _MAX_WILDCARDS):
         raise ApiError(422, "invalid", f"path: give a glob with at most {_MAX_WILDCARDS} asterisks")
-    return Filter(path, label, metadata) if path is not None or label is not None or metadata else None
+    return Filter(path, label, wanted) if path is not None or label is not None or wanted else None
 
 
 Where = Annotated[Filter | None, Depends(_filter)]
+
+
+def parsed_metadata(text: str | None) -> dict[str, Any] | None:
+    """Returns metadata of its JSON; raises ApiError where it is none."""
+    if text is None:
+        return None
+    try:
+        return Annotation(metadata=json.loads(text)).metadata
+    except (ValueError, ValidationError, RecursionError):
+        raise ApiError(422, "invalid", "metadata: give a JSON object of text, numbers, true, false and null") from None
 
 
 async def read_images(files: Sequence[UploadFile], n_others: int = 0) -> list[bytes]:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from deephash import Filter, index_images
+from deephash.engine import MODEL_FILE
 from deephash.server.pictures import media_type
 from index import Entry, Store, UnknownId
 from tests.deephash.photos import pixels_of, write_photos
@@ -153,9 +154,29 @@ def test_an_image_is_annotated_and_found_by_it(own):
     assert (record.label, record.metadata) == ("wombat", {"year": 2024, "mine": True})
     assert [match.id for match in own.client.query_ids([1], where=Filter(label="wombat"))[0]] == [2]
     assert [found.id for found in own.client.images(Filter(metadata={"year": 2024}))] == [2]
+    assert [found.id for found in own.client.images(Filter(metadata={"year": 2024, "mine": True}))] == [2]
+    assert [found.id for found in own.client.images(Filter(metadata={"year": "2024"}))] == []
+    assert 2 not in [found.id for found in own.client.images(Filter(metadata={"mine": None}))]
+    answer = own.http.get("/v1/images", params={"where": "year=2024", "metadata": '{"mine": true}'})
+    assert [found["id"] for found in answer.json()["images"]] == [2]
+    for wrong in ("{", "[]", '{"mine": []}', '{"mine": NaN}'):
+        assert error_of(own.http.get("/v1/images", params={"metadata": wrong}))[:2] == (422, "invalid")
     assert own.client.annotate(2, label=None, metadata={}).label is None
     with pytest.raises(UnknownId):
         own.client.annotate(999, label="x")
+
+
+def test_the_server_verifies_its_index(own):
+    assert own.client.verify() == []
+    model = own.folder / "photos.dhx" / MODEL_FILE
+    whole = model.read_bytes()
+    try:
+        model.write_bytes(whole + b"more")
+        (problem,) = own.client.verify()
+    finally:
+        model.write_bytes(whole)
+    assert (problem.kind, problem.where) == ("model", str(model))
+    assert "was changed" in problem.message
 
 
 def test_images_are_removed_all_or_none(own):

@@ -138,8 +138,6 @@ def test_the_client_raises_what_the_engine_raises(server, tmp_path):
         server.client.query(tmp_path / "missing.png")
     with pytest.raises(ValueError, match="neither k nor radius"):
         server.client.query(pixels_of(1), k=None)
-    with pytest.raises(ValueError, match="cannot filter by mine"):
-        server.client.query_ids([1], where=Filter(metadata={"mine": True}))
     with pytest.raises(ServerError, match="radius") as caught:
         server.client.query_ids([1], radius=65)
     assert (caught.value.status, caught.value.code) == (422, "invalid")

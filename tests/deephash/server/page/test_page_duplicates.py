@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import expect
 
 from deephash.plans import read_plan
@@ -16,7 +16,7 @@ from tests.deephash.server.servers import running
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory, tiny_file):
-    """Photographs 0 to 11; 0 to 3 twice more in ``copies``, and 4 to 6 larger in ``large``: near copies."""
+    """Photographs 0 to 11; 0 to 3 twice more in ``copies``, 4 to 6 larger in ``large``, 7 mirrored: near copies."""
     folder = tmp_path_factory.mktemp("copies")
     paths = write_photos(folder / "photos", 0, 12)
     (folder / "photos" / "copies").mkdir()
@@ -27,6 +27,8 @@ def copies(tmp_path_factory, tiny_file):
     for path in paths[4:7]:
         with Image.open(path) as image:
             image.resize((64, 64), Image.Resampling.BICUBIC).save(folder / "photos" / "large" / path.name)
+    with Image.open(paths[7]) as image:
+        ImageOps.mirror(image).save(folder / "photos" / "mirrored.png")
     index = folder / "photos.dhx"
     assert run("index", folder / "photos", "--index", index, "--model", tiny_file).exit_code == 0
     with running(index, folder) as server:
@@ -146,6 +148,27 @@ def test_near_copies_are_apart_from_identical_ones(visit, copies, tmp_path):
     kinds = {item["path"]: (item["kind"], item["distance"]) for action in plan["actions"] for item in action["drop"]}
     assert any(kind == "near" for kind, _ in kinds.values())
     assert read_plan(tmp_path / "plan.json").actions
+
+
+def test_mirrored_copies_are_found_when_asked_for(visit, copies):
+    here = visit(copies, "?page=duplicates&kind=near&near=8")
+    plain = [cluster for cluster in copies.client.duplicates(radius=8) if cluster.kind == "near"]
+    here.page.get_by_role("checkbox", name="Mirrored too").check()
+    clusters = [cluster for cluster in copies.client.duplicates(radius=8, mirrored=True) if cluster.kind == "near"]
+    mirrored = {"mirrored.png", copies.paths[7].name}
+    names = [{Path(r.path).name for r in (c.keep, *(record for record, _ in c.drop))} for c in clusters]
+    place = names.index(mirrored)
+    assert len(clusters) > len(plain)
+    _title(here, f"Set 1 of {len(clusters)}")
+    assert here.address() == {"page": ["duplicates"], "kind": ["near"], "near": ["8"], "mirrored": ["1"]}
+    here.page.goto(f"{copies.url}?page=duplicates&kind=near&near=8&mirrored=1&at={place}")
+    expect(here.page.get_by_role("checkbox", name="Mirrored too")).to_be_checked()
+    _title(here, f"Set {place + 1} of {len(clusters)}")
+    assert sorted(_picks(here).values()) == ["Drop", "Keep"]
+    here.shot("duplicates-mirrored")
+    here.page.get_by_role("checkbox", name="Mirrored too").uncheck()
+    assert mirrored not in [{Path(r.path).name for r in (c.keep, *(record for record, _ in c.drop))} for c in plain]
+    assert here.address() == {"page": ["duplicates"], "kind": ["near"], "near": ["8"]}
 
 
 def test_the_best_copy_is_proposed_with_its_reason(visit, copies):
