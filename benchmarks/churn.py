@@ -65,6 +65,20 @@ def compare(fresh: HammingIndex, changed: HammingIndex, queries: np.ndarray) -> 
     return result
 
 
+def table(numbers: dict[str, Any]) -> str:
+    """Returns the numbers as a Markdown table."""
+    states = {
+        "after_small_changes": "20,000 codes added and 1,000 removed, by thousands",
+        "while_merging": "a tenth removed and added again, while a thread merges",
+        "after_merging": "a tenth removed and added again, merged",
+    }
+    lines = ["| beside a fresh index of the same size, a query takes | single | batch of 1,000 |", "|---|---|---|"]
+    for name, title in states.items():
+        found = numbers[name]
+        lines.append(f"| {title} | {found['query_slowdown']:.2f} times | {found['batch_slowdown']:.2f} times |")
+    return "\n".join(lines)
+
+
 def timed(work: Any) -> float:
     """Returns the seconds that work takes."""
     started = time.perf_counter()

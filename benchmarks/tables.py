@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and benchmarks/RESULTS.md from the raw results.
+"""Writes the tables of README.md, benchmarks/RESULTS.md and benchmarks/SEARCH.md from the raw results.
 
 python -m benchmarks.tables          (--check: change nothing, exit 1 when a table is out of date)
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cifar10_end_to_end, copies, evaluation, fine_tuning, first_use, general, startup
+from benchmarks import churn, cifar10_end_to_end, copies, evaluation, fine_tuning, first_use, general, startup, store
 from benchmarks.cifar10.markdown import cost_table, nesting_table, protocol_table, tuning_table
 from benchmarks.cifar10.options import TUNING
 from benchmarks.cifar10.results import load_results
@@ -70,6 +70,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "cifar10-cost": lambda: cost_table(load_results()),
     "cifar10-nesting": _of_file("cifar10-nesting", nesting_table),
     "cifar10-tuning": _of_file(TUNING, tuning_table),
+    "churn": _of_file("churn", churn.table),
     "copies": _of_file("copies", copies.table),
     "encode": _of_file("encode", encode.table),
     "evaluation": _of_file("evaluation", evaluation.table),
@@ -77,7 +78,9 @@ _TABLES: dict[str, Callable[[], str]] = {
     "first_use": _of_file("first_use", first_use.table),
     "general": _of_file("general", general.table),
     "serve": _of_file("serve", serve.table),
+    "search-ratios": lambda: search.ratio_table(load_search()),
     "startup": _of_file("startup", startup.table),
+    "store": _of_file("store", store.table),
     **{
         f"search-{n}-{bits}{suffix}": _of_search(n, bits, table)
         for n in (10**5, 10**6, 10**7, 10**8)

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.search.data import DATA
 from benchmarks.search.measuring import CONTESTANTS
 
-__all__ = ["RECALL", "cost_table", "rows_table", "table", "wanted"]
+__all__ = ["RECALL", "cost_table", "ratio_table", "rows_table", "table", "wanted"]
 
 RECALL = 0.95
 _Results = Sequence[dict[str, Any]]
@@ -89,6 +89,47 @@ def cost_table(results: _Results, n: int, n_bits: int, data: str = "clustered") 
             )
         )  # fmt: skip
     return "\n".join(lines)
+
+
+def ratio_table(results: _Results) -> str:
+    """Returns how many times as fast as the others ours are, by what was searched.
+
+    Exact: our fastest against the fastest of the others. Approximate: of all settings of the others with a recall of
+    .95 the one that comes nearest to our fastest of at least its recall. Each with the number of threads that suits it.
+    """
+    head = [
+        "ours is so many times as fast",
+        "exact, single",
+        "exact, batch",
+        "approximate, single",
+        "approximate, batch",
+    ]
+    lines = [_line(head), "|---" * len(head) + "|"]
+    for one in sorted(results, key=lambda one: [one["config"][name] for name in ("n", "n_bits", "data")]):
+        config = one["config"]
+        cells = [f"{_number(config['n'])} codes, {config['n_bits']} bits, {DATA[config['data']].title}"]
+        for exact in (True, False):
+            cells += [_ratio(one["rows"], mode, exact=exact) for mode in ("single_ms", "batch_ms")]
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _ratio(rows: _Results, mode: str, *, exact: bool) -> str:
+    def time(row: dict[str, Any]) -> float:
+        return float(min(row[mode].values()))
+
+    ours = [row for row in rows if row["contestant"].startswith("ours")]
+    others = [row for row in rows if row not in ours and row["exact"] is exact and row["recall"] >= RECALL]
+    found = [
+        (time(row) / min(time(own) for own in ours if own["recall"] >= row["recall"] and own["exact"] >= exact), row)
+        for row in others
+        if any(own["recall"] >= row["recall"] for own in ours)
+    ]
+    if not found:
+        return ""
+    ratio, row = min(found, key=lambda pair: pair[0])
+    at = "" if exact else f" at {row['recall']:.3f}"
+    return f"{ratio:.{0 if ratio >= 10 else 1}f} ({CONTESTANTS[row['contestant']].label}{at})"
 
 
 def wanted(rows: _Results, *, exact: bool) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.search.data import DATA, N_QUERIES, make
 from benchmarks.search.drawing import draw_search
-from benchmarks.search.markdown import cost_table, table, wanted
+from benchmarks.search.markdown import cost_table, ratio_table, table, wanted
 from benchmarks.search.measuring import CONTESTANTS, Budget, measure, recall, true_distances
 from benchmarks.search.results import file_of, load_results, took_part, write
 from index import hamming_distances
@@ -139,6 +139,18 @@ def test_table_has_the_fastest_setting_of_enough_recall_and_the_best_in_bold():
     assert "| ours, lists |  | **0.0200** / 0.0050 (0.960) |" in lines
     assert "| faiss IndexBinaryHNSW |  | under: 0.70 |" in lines
     assert table([result("random", ROWS)], 100, 128) == ""
+
+
+def test_ratios_compare_at_equal_recall():
+    rows = [*ROWS, row("faiss-hnsw", 0.97, 0.04, efSearch=32), row("faiss-ivf", 0.95, 0.01, nprobe=1)]
+    lines = ratio_table([result("random", ROWS[:2]), result("clustered", rows)]).splitlines()
+    assert lines[2] == (
+        "| 100 codes, 64 bits, clustered, 5 % flips | 0.8 (faiss IndexBinaryFlat) | 0.8 (faiss IndexBinaryFlat) "
+        "| 0.5 (faiss IndexBinaryIVF at 0.950) | 0.5 (faiss IndexBinaryIVF at 0.950) |"
+    )
+    assert (
+        lines[3] == "| 100 codes, 64 bits, random | 1.6 (faiss IndexBinaryFlat) | 1.6 (faiss IndexBinaryFlat) |  |  |"
+    )
 
 
 def test_costs_stand_once_for_each_contestant():

@@ -17,6 +17,7 @@ const IDS = [
   "nearness",
   "near",
   "near-text",
+  "mirrored-field",
   "mirrored",
   "accept-all",
   "shields",
@@ -82,7 +83,7 @@ export function drawDuplicates(now) {
     tab.setAttribute("aria-selected", String(tab.dataset.kind === now.kind));
     tab.tabIndex = tab.dataset.kind === now.kind ? 0 : -1;
   }
-  parts.nearness.hidden = now.kind !== "near";
+  for (const part of [parts.nearness, parts["mirrored-field"]]) part.hidden = now.kind !== "near";
   parts.near.value = radius;
   parts.mirrored.checked = now.mirrored;
   tellNearness();
