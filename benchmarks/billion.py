@@ -59,6 +59,29 @@ def main() -> None:
     print(write_result("billion", config=config, numbers=numbers))
 
 
+def table(numbers: dict[str, Any]) -> str:
+    """Returns the numbers as a Markdown table."""
+    n_bytes, lists = numbers["file_bytes"], numbers["lists"]
+    fast = next((found for found in lists if found["recall"] >= 0.95), lists[-1])
+    n_lists, seconds = numbers["n_lists"], numbers["query_seconds"]
+    rows = [
+        ("written", f"{n_bytes / 1e9:.1f} GB in {numbers['write_seconds']:.0f} s, making the codes included"),
+        ("open", f"{1000 * numbers['open_seconds']:.0f} ms"),
+        ("exact, one query", f"{1000 * seconds:.0f} ms, {n_bytes / 1e9 / seconds:.0f} GB a second"),
+        ("exact, a query of a batch of 100", f"{1000 * numbers['query_of_batch_of_100_seconds']:.1f} ms"),
+        ("in memory while scanning", f"{numbers['resident_share_of_codes']:.2f} times the codes, pages of the file"),
+        (
+            f"{n_lists:,} lists",
+            f"{numbers['lists_bytes'] / 1e9:.1f} GB in {numbers['build_lists_seconds'] / 60:.0f} min",
+        ),
+        (f"lists, recall {fast['recall']:.3f}, one query", f"{1000 * fast['query_seconds']:.2f} ms"),
+        (f"lists, recall {fast['recall']:.3f}, a query of a batch", f"{1000 * fast['batch_seconds']:.2f} ms"),
+    ]
+    return "\n".join(
+        ["| codes without a catalogue | |", "|---|---|", *(f"| {what} | {found} |" for what, found in rows)]
+    )
+
+
 def fresh(measure: str) -> dict[str, Any]:
     """Returns what a new process measures."""
     command = [sys.executable, "-m", "benchmarks.billion", *sys.argv[1:], "--measure", measure]

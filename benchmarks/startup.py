@@ -1,4 +1,4 @@
-"""How long a store of a million images takes to fill, to open, and to answer: `python -m benchmarks.startup`.
+"""How long a large store takes to fill, to open, to answer and to grow: `python -m benchmarks.startup --n 10000000`.
 
 Single queries are timed side by side with faiss.IndexBinaryFlat over the same codes, call by call in turn. Half of
 the codes are random, half lie around a thousand centres, as learned codes do.
@@ -33,7 +33,27 @@ stats = store.stats()
 opened = time.perf_counter()
 if sys.argv[2] == "search":
     store.search(np.zeros((1, index.n_code_bytes(store.n_bits)), np.uint8), 10)
-print(imported - start, opened - imported, time.perf_counter() - opened)
+searched = time.perf_counter()
+with open("/proc/self/status") as file:
+    rss = int(next(line for line in file if line.startswith("VmRSS:")).split()[1])
+print(imported - start, opened - imported, searched - opened, rss / 1024)
+"""
+
+_ADD = """
+import sys, time
+from pathlib import Path
+from benchmarks.startup import entry, make_codes
+import index
+folder, n = Path(sys.argv[1]), int(sys.argv[2])
+codes = make_codes(1000, int(sys.argv[3]), n)
+start = time.perf_counter()
+with index.Store.open(folder, writable=True) as store:
+    store.put([entry(number) for number in range(n, n + 1000)], codes)
+    put = time.perf_counter()
+closed = time.perf_counter()
+with open("/proc/self/io") as file:
+    written = int(next(line for line in file if line.startswith("wchar:")).split()[1])
+print(put - start, closed - start, written / 2**20)
 """
 
 
@@ -64,7 +84,7 @@ def main() -> None:
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Fills a store and returns all measurements, by name; seconds, milliseconds or MiB as the name says."""
-    numbers: dict[str, Any] = {}
+    numbers: dict[str, Any] = {"images": options.n}
     codes = make_codes(options.n, options.n_bits, options.seed)
 
     started = time.perf_counter()
@@ -85,12 +105,21 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     numbers["import_seconds"] = statistics.median(run[0] for run in with_cache)
     numbers["open_and_stats_seconds"] = statistics.median(run[1] for run in with_cache)
     numbers["first_search_with_cache_seconds"] = statistics.median(run[2] for run in with_cache)
+    without_search = statistics.median(fresh(folder, "stats")[3] for _ in range(3))
+    numbers["import_rss_mib"] = without_search
+    numbers["searching_rss_mib"] = statistics.median(run[3] for run in with_cache)
     [manifest] = folder.glob("snapshot-*.json")
     manifest.rename(folder / "away")
     numbers["first_search_without_cache_seconds"] = statistics.median(fresh(folder, "search")[2] for _ in range(3))
     (folder / "away").rename(manifest)
 
     numbers |= searches(folder, codes, options.seed)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("snapshot-*")}
+    run = python(_ADD, str(folder), str(options.n), str(options.n_bits))
+    numbers |= dict(zip(("add_1000_seconds", "add_1000_and_close_seconds", "add_1000_written_mib"), run, strict=True))
+    numbers["add_1000_rewrites_cache"] = before != {
+        path.name: path.stat().st_mtime_ns for path in folder.glob("snapshot-*")
+    }
     numbers["deephash_help_seconds"] = command(["--help"], shows="Usage:")
     numbers["deephash_info_seconds"] = command(["info", str(folder)], shows="fingerprint")
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in numbers.items()}
@@ -112,13 +141,21 @@ def table(numbers: dict[str, Any]) -> str:
         for name, value in seconds.items()
     ]
     rows += [
-        f"| one query, k = 10, with paths | {numbers['one_query_k10_search_ms']:.1f} ms, "
+        f"| one query, k = 10, with paths | {numbers['one_query_k10_search_ms']:.2f} ms, "
         f"{ratio:.2f} of bare faiss flat |",
         f"| a query in a batch of 1,000, k = 10 | {numbers['batch_of_1000_k10_search_ids_seconds']:.2f} ms, "
         f"{batch:.2f} of bare faiss flat |",
         f"| on disk | {numbers['catalogue_mib']:.0f} MiB, and a cache of {numbers['cache_mib']:.0f} MiB |",
     ]
-    return "\n".join(["| an index of 1,000,000 images, 64 bits | 2 cores |", "|---|---|", *rows])
+    n, added = numbers["images"], numbers["add_1000_and_close_seconds"]
+    memory = 2**20 * (numbers["searching_rss_mib"] - numbers["import_rss_mib"]) / n
+    rewritten = "the cache is written again" if numbers["add_1000_rewrites_cache"] else "the cache stays"
+    rows += [
+        f"| in memory once it has searched, beyond Python itself | {memory:.0f} bytes an image, most of them mapped |",
+        f"| 1,000 images more, opening and closing included | {added:.2f} s, "
+        f"{numbers['add_1000_written_mib']:.0f} MiB written, {rewritten} |",
+    ]
+    return "\n".join([f"| an index of {n:,} images, 64 bits | 2 cores |", "|---|---|", *rows])
 
 
 def make_codes(n: int, n_bits: int, seed: int) -> np.ndarray:
@@ -142,8 +179,13 @@ def entry(number: int) -> Entry:
 
 
 def fresh(folder: Path, what: str) -> list[float]:
-    """Returns the seconds of import, open and first search in a new process."""
-    run = subprocess.run([sys.executable, "-c", _FRESH, str(folder), what], capture_output=True, text=True, check=True)
+    """Returns the seconds of import, open and first search in a new process, and its memory then, MiB."""
+    return python(_FRESH, str(folder), what)
+
+
+def python(code: str, *arguments: str) -> list[float]:
+    """Returns the numbers that a script prints."""
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     return [float(value) for value in run.stdout.split()]
 
 

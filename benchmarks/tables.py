@@ -11,7 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import churn, cifar10_end_to_end, copies, evaluation, fine_tuning, first_use, general, startup, store
+from benchmarks import (
+    billion,
+    churn,
+    cifar10_end_to_end,
+    copies,
+    evaluation,
+    fine_tuning,
+    first_use,
+    general,
+    startup,
+    store,
+)
 from benchmarks.cifar10.markdown import cost_table, nesting_table, protocol_table, tuning_table
 from benchmarks.cifar10.options import TUNING
 from benchmarks.cifar10.results import load_results
@@ -70,6 +81,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "cifar10-cost": lambda: cost_table(load_results()),
     "cifar10-nesting": _of_file("cifar10-nesting", nesting_table),
     "cifar10-tuning": _of_file(TUNING, tuning_table),
+    "billion": _of_file("billion", billion.table),
     "churn": _of_file("churn", churn.table),
     "copies": _of_file("copies", copies.table),
     "encode": _of_file("encode", encode.table),
