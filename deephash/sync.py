@@ -96,7 +96,6 @@ class SyncTask:
         on_progress: called about once a batch.
         started: ``time.monotonic()`` of when the run began, when that was earlier.
         decode: decodes one file, as in ``ImageBatches``.
-        load_copy_model: returns the model of copy codes, as ``load_model``.
     """
 
     def __init__(
@@ -108,7 +107,6 @@ class SyncTask:
         on_progress: OnProgress = ignore_progress,
         started: float | None = None,
         decode: Decode | None = None,
-        load_copy_model: "Callable[[], HashModel] | None" = None,
     ):
         self.store = store
         self.report = SyncReport()
@@ -116,7 +114,6 @@ class SyncTask:
         self._annotate = annotate
         self._on_progress = on_progress
         self._decode = decode
-        self._copy_model = _Late(load_copy_model or _load_copy_model)
         self._n_done = 0
         self._started = time.monotonic() if started is None else started
 
@@ -160,6 +157,12 @@ class SyncTask:
         finally:
             blas.restore_original_limits()
         return self._finish(files, unreadable)
+
+    @functools.cached_property
+    def _copy_model(self) -> "HashModel":
+        from .model import load_model  # torch comes with it
+
+        return load_model(COPY_MODEL)
 
     def _put_sample(self, sample: "Sample") -> None:
         model = self._load_model()
@@ -362,22 +365,6 @@ class SyncTask:
                     changes.setdefault(repr(given), (given, []))[1].append(record.id)
             for (label, metadata), ids in changes.values():
                 self.store.annotate(ids, label=label, metadata=metadata)
-
-
-class _Late:
-    """A model that is loaded when it has to encode."""
-
-    def __init__(self, load: "Callable[[], HashModel]") -> None:
-        self._load = functools.cache(load)
-
-    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return self._load().encode(pixels)
-
-
-def _load_copy_model() -> "HashModel":
-    from .model import load_model  # torch comes with it
-
-    return load_model(COPY_MODEL)
 
 
 def _stacked(codes: Sequence[bytes]) -> NDArray[np.uint8]:
