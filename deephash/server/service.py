@@ -158,11 +158,14 @@ class Service:
 
     def _start(self, kind: Literal["sync", "add"], wanted: SyncJob) -> Job:
         def work(on_progress: OnProgress) -> SyncReport:
-            if not wanted.is_small(self.stores.quick):
+            found = wanted.found_if_few(self.stores.quick)
+            if found is None:
                 return self.background.sync(wanted, on_progress)
             # Where a process would take longer to start than the job takes.
             with self.stores.writing() as store:
-                return wanted.run(store, self.encoder.model, decode=self.pool.decode, on_progress=on_progress)
+                return wanted.run(
+                    store, self.encoder.model, decode=self.pool.decode, on_progress=on_progress, found=found
+                )
 
         return self.jobs.add(kind, wanted.folders, work)
 

@@ -131,9 +131,13 @@ def test_what_fails_there_is_said_here(stores, many, tmp_path):
 
 
 def test_what_few_changes_are(stores, made, many, tmp_path):
-    assert SyncJob([str(made.folder)]).is_small(stores.quick)
-    assert not SyncJob([str(made.folder), str(many)]).is_small(stores.quick)
+    def n_found(job):
+        found = job.found_if_few(stores.quick)
+        return None if found is None else len(found[0])
+
+    assert n_found(SyncJob([str(made.photos)])) == made.n_images
+    assert n_found(SyncJob([str(made.photos), str(many)])) is None
     uploads = sorted(map(str, many.rglob("*.png")))
-    assert SyncJob([str(many)], uploads=uploads[:64]).is_small(stores.quick)
-    assert not SyncJob([str(many)], uploads=uploads[:65]).is_small(stores.quick)
-    assert SyncJob([str(many)], uploads=[str(tmp_path / "gone.png")]).is_small(stores.quick)
+    assert n_found(SyncJob([str(many)], uploads=uploads[:64])) == 64
+    assert n_found(SyncJob([str(many)], uploads=uploads[:65])) is None
+    assert n_found(SyncJob([str(many)], uploads=[str(tmp_path / "gone.png")])) == 0
