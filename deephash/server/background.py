@@ -106,7 +106,7 @@ class Background:
 
 
 class _EndedError(Exception):
-    """The process has ended without an answer. Nearly always the change was not made; making it again does no harm."""
+    """The process has ended without an answer. Nearly always the change was not made: it is made again, elsewhere."""
 
 
 class _Process:

@@ -28,7 +28,7 @@ from .parameters import (
     parsed_metadata,
     read_images,
     service_of,
-)  # fmt: skip
+)
 
 __all__ = ["router"]
 
