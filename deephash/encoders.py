@@ -132,8 +132,8 @@ def choose_encoder(model: HashModel) -> Encoder:
             raise ModelError(f"{VARIABLE} is {wish!r}, which this machine lacks: unset it")
         return encoder
     for name in BACK_ENDS[:-1]:
-        encoder = candidates.make(name)
-        if encoder is not None and candidates.keeps_codes(encoder):
+        encoder = candidates.make_if_it_keeps_codes(name)
+        if encoder is not None:
             return encoder
     return candidates.plain
 
@@ -161,15 +161,19 @@ class _Candidates:
         network = self._network
         return None if network is None else OpenVINOEncoder(network, bf16=name == "openvino-bf16")
 
-    def keeps_codes(self, encoder: Encoder) -> bool:
-        """Returns whether the bits on the probe are those of plain PyTorch; asks the cache first."""
+    def make_if_it_keeps_codes(self, name: str) -> Encoder | None:
+        """Returns the back-end if its bits on the probe are those of plain PyTorch; asks the cache first."""
         fingerprint = self._card.fingerprint
-        equal = self._cache.equal_bits(fingerprint, encoder.name)
-        if equal is None:
+        least = _MIN_EQUAL_BITS_ROUNDED if name.endswith("16") else _MIN_EQUAL_BITS
+        equal = self._cache.equal_bits(fingerprint, name)
+        if equal is not None and equal < least:
+            return None
+        encoder = self.make(name)
+        if encoder is not None and equal is None:
             given = self._model.logits_of_features(encoder(self._probe)) > 0
             equal = float((given == self._reference).mean())
-            self._cache.put_equal_bits(fingerprint, encoder.name, equal)
-        return equal >= (_MIN_EQUAL_BITS_ROUNDED if encoder.name.endswith("16") else _MIN_EQUAL_BITS)
+            self._cache.put_equal_bits(fingerprint, name, equal)
+        return None if equal is None or equal < least else encoder
 
     @functools.cached_property
     def plain(self) -> TorchEncoder:

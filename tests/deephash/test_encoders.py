@@ -112,11 +112,12 @@ def test_the_cache_keeps_the_networks_used_last(tiny_model, tmp_path, monkeypatc
     assert first not in networks(tmp_path)
 
 
-def test_an_encoder_that_changes_the_codes_is_not_taken(tiny_model, cache):
+def test_an_encoder_that_changes_the_codes_is_not_taken_nor_made_again(tiny_model, cache, tmp_path):
     fingerprint = tiny_model.card.fingerprint
     for name in BACK_ENDS[:-1]:
         cache.put_equal_bits(fingerprint, name, 0.5)
     assert choose_encoder(tiny_model).name == "torch"
+    assert not networks(tmp_path)
     cache.put_equal_bits(fingerprint, "openvino", 1.0)
     assert choose_encoder(tiny_model).name == "openvino"
 
