@@ -73,6 +73,12 @@ class TorchEncoder:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the features."""
+        # A CPU is fastest with few images at a time, which also leaves memory alone; a GPU with many.
+        step = _CHUNK if self._device.type == "cpu" else max(1, len(pixels))
+        parts = [self._features(pixels[start : start + step]) for start in range(0, max(1, len(pixels)), step)]
+        return np.concatenate(parts)
+
+    def _features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):
             images = torch.tensor(np.ascontiguousarray(pixels)).to(self._device)
             return self._module(images).float().cpu().numpy()

@@ -31,8 +31,9 @@ class Budget:
     rounds: int = 3
     single_seconds: float = 0.05
     batch_seconds: float = 0.2
-    # Settings of a contestant that are measured: from recall .95 on, each with clearly fewer misses than the last.
-    max_settings: int = 5
+    # Settings of a contestant that are measured: from recall .95 on to none missing, each with half the misses of the
+    # last.
+    max_settings: int = 10
     openings: int = 2
     # A contestant that takes longer for one step (building, that is) is left out.
     least_patience: float = 120.0
@@ -262,9 +263,9 @@ def _sweep(
             kept.append((setting, 1.0))
             continue
         reached = recall(found, codes, queries[:n], truth)
-        if not kept or 1 - reached < 0.67 * (1 - kept[-1][1]):
+        if not kept or 1 - reached <= 0.5 * (1 - kept[-1][1]):
             kept.append((setting, reached))
-        if reached > 0.9995 or seconds > slowest:
+        if reached == 1 or seconds > slowest:
             break
     # Where the recall is enough, and the last before.
     first = next((at for at, (_, reached) in enumerate(kept) if reached >= _ENOUGH), len(kept))
