@@ -18,7 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +39,21 @@ from deephash.shallow import LSH
 from index import HammingIndex, hamming_distances, pack_bits
 from index.reranking import OVERSAMPLING, asymmetric_distances
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LENGTHS = (64, 128, 256, 512)
 SAMPLES = (100, 200, 400, 800)
 _K = 10
+# What is drawn of a method: colour, marker and dashes; others stay in the table.
+_STYLES = {
+    "fitted to the collection (default)": ("#D55E00", "o", "-"),
+    "... re-ranked: fitted to the collection (default)": ("#D55E00", "o", "--"),
+    "general model (shipped)": ("#0072B2", "s", "-"),
+    "... re-ranked: general model (shipped)": ("#0072B2", "s", "--"),
+    "LSH": ("#666666", "^", ":"),
+    "float cosine, 1,280 dimensions": ("#000000", "", "-."),
+}
 _Features = NDArray[np.float32]
 
 
@@ -120,6 +132,34 @@ def table(rows: list[dict[str, Any]]) -> str:
         texts = [cells.get(n, "") for n in LENGTHS] if None not in cells else [cells[None], *[""] * (len(LENGTHS) - 1)]
         lines.append(f"| {method} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
+
+
+def draw_general(rows: list[dict[str, Any]]) -> "Figure":
+    """Returns P@10 and mAP against bits; the float features are horizontal lines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+    figure.suptitle("Codes without labels on photographs of 51 kinds of objects", fontsize=12)
+    panels = figure.subplots(1, 2)
+    for panel, key, title in zip(panels, ("p_at_10", "map"), ("P@10", "mAP"), strict=True):
+        for method, (colour, marker, dashes) in _STYLES.items():
+            points = [(row["n_bits"], row[key]) for row in rows if row["method"] == method]
+            if points and points[0][0] is None:
+                panel.axhline(points[0][1], color=colour, linestyle=dashes, linewidth=1, label=method)
+            elif points:
+                panel.plot(
+                    *zip(*sorted(points), strict=True), color=colour, marker=marker, linestyle=dashes, label=method
+                )
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(LENGTHS, map(str, LENGTHS))
+        panel.set_xlabel("bits")
+        panel.set_title(title)
+        panel.grid(color="#E5E5E5", linewidth=0.6)
+        panel.set_axisbelow(True)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False
+    )
+    return figure
 
 
 def _fitted(

@@ -4,7 +4,7 @@ Needs matplotlib: pip install 'deephash[plots]'.
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,12 @@ import numpy as np
 from benchmarks.cifar10.markdown import check_one_frame
 from benchmarks.cifar10.methods import METHODS
 from benchmarks.cifar10.results import load_results
-from benchmarks.record import RESULTS
+from benchmarks.encode.report import draw_encode
+from benchmarks.general import draw_general
+from benchmarks.record import RESULTS, load_numbers
 from benchmarks.search.drawing import draw_search
 from benchmarks.search.results import load_results as load_search
 from benchmarks.serve.report import draw_serve
-from benchmarks.serve.report import load_numbers as load_serve
 from deephash.datasets import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def main() -> None:
     figures = {"cifar10-map": draw_map(results), "cifar10-precision-recall": draw_precision_recall(results)}
     for n, n_bits in sorted({(one["config"]["n"], one["config"]["n_bits"]) for one in searches}):
         figures[f"search-{n}-{n_bits}"] = draw_search(searches, n, n_bits)
-    if (numbers := load_serve()) is not None:
-        figures["serve"] = draw_serve(numbers)
+    draw: dict[str, Callable[[Any], Figure]] = {"general": draw_general, "encode": draw_encode, "serve": draw_serve}
+    figures |= {name: draw[name](numbers) for name in draw if (numbers := load_numbers(name)) is not None}
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         path = FOLDER / f"{name}.png"

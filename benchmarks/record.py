@@ -22,6 +22,12 @@ def write_result(name: str, *, config: dict[str, Any], numbers: Any) -> Path:
     return path
 
 
+def load_numbers(name: str) -> Any:
+    """Returns what was measured, or None when it was not."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.exists() else None
+
+
 def conditions() -> dict[str, Any]:
     """Returns the time, the machine, the versions and the commit of a run."""
     return {

@@ -27,7 +27,7 @@ from benchmarks.cifar10.markdown import cost_table, nesting_table, protocol_tabl
 from benchmarks.cifar10.options import TUNING
 from benchmarks.cifar10.results import load_results
 from benchmarks.encode import report as encode
-from benchmarks.record import RESULTS
+from benchmarks.record import RESULTS, load_numbers
 from benchmarks.search import markdown as search
 from benchmarks.search.results import load_results as load_search
 from benchmarks.serve import report as serve
@@ -59,7 +59,7 @@ def fill_tables(text: str) -> str:
 
 
 def _of_file(name: str, table: Callable[[Any], str]) -> Callable[[], str]:
-    return lambda: table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["numbers"])
+    return lambda: table(load_numbers(name))
 
 
 def _of_protocol(protocol: str, **options: bool) -> Callable[[], str]:

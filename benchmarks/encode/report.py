@@ -1,15 +1,45 @@
-"""The benchmark's numbers as Markdown tables."""
+"""The benchmark's numbers as Markdown tables and as a plot."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.encode.back_ends import ONNX_RUNTIME, REFERENCE
 
-__all__ = ["table"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_encode", "table"]
+
+_OURS, _OTHERS = "#D55E00", "#0072B2"
 
 
 def table(numbers: dict[str, Any]) -> str:
     """Returns the tables, one after another."""
     return "\n\n".join([_forward_table(numbers), _whole_table(numbers)])
+
+
+def draw_encode(numbers: dict[str, Any]) -> "Figure":
+    """Returns images a second: the bare forward pass of each back-end, and whole programs from files to codes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+    figure.suptitle(f"Encoding photographs on {numbers['cores']} cores", fontsize=12)
+    forward, whole = figure.subplots(1, 2)
+    rates = {row["name"]: row["images_per_second"] for row in numbers["forward"]}
+    programs = {peer["name"]: peer["images"] / peer["process_seconds"] for peer in numbers["peers"]}
+    runs = [numbers["index"], *([numbers["large"]["first"]] if numbers["large"] else [])]
+    programs |= {f"ours, {run['images']:,} files": run["decoded"] / run["seconds"] for run in runs}
+    for panel, title, found in ((forward, "bare forward pass", rates), (whole, "files to codes", programs)):
+        bars = panel.barh(
+            list(found), list(found.values()), color=[_OURS if name.startswith("ours") else _OTHERS for name in found]
+        )
+        panel.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
+        panel.margins(x=0.12)
+        panel.invert_yaxis()
+        panel.set_xlabel("images a second")
+        panel.set_title(title)
+        panel.tick_params(axis="y", labelsize=9)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def _forward_table(numbers: dict[str, Any]) -> str:

@@ -1,24 +1,14 @@
 """The table and the plot of the server's numbers."""
 
-import json
 from typing import TYPE_CHECKING, Any
-
-from benchmarks.record import RESULTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_serve", "load_numbers", "table"]
+__all__ = ["draw_serve", "table"]
 
 _COLOURS = {"rss": "#0072B2", "anonymous": "#D55E00", "workers": "#009E73"}
 _LABELS = {"rss": "server", "anonymous": "of it, not mapped files", "workers": "its decoding processes"}
-
-
-def load_numbers() -> dict[str, Any] | None:
-    """Returns what was measured, or None."""
-    path = RESULTS / "serve.json"
-    numbers: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.exists() else None
-    return numbers
 
 
 def table(numbers: dict[str, Any]) -> str:
