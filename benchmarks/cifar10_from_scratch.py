@@ -72,6 +72,7 @@ def main() -> None:
         print(f"{path}: {content['seconds'] / 60:.1f} min of training")
     print(f"{name}: mAP {result.quality.map:.4f}, with mirror images {mirrored.map:.4f}")
     if options.model:
+        result.model.name = options.model.stem
         result.model.save(options.model, half=True)
 
 

@@ -28,6 +28,7 @@ BUILTIN_FINGERPRINTS = {
     "general-256": "ff0a4db436c14fa5a1fa5d9c24fda67c",
     "general-512": "6e09953da54f618c759d938133fa828f",
     "cifar10-dsdh-48": "bcb1f62c4f74be1f8ced9f9cada427e8",
+    "cifar10-2-dsdh-48": "963ce10c8f05b11dd1cc04a8313dd166",
     "copies-256": "4fff09d4c7581a5ccb477312affc8ac5",
 }
 
