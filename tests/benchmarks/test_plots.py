@@ -60,7 +60,7 @@ def test_files_are_small(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "FOLDER", tmp_path / "plots")
     monkeypatch.setattr(plots, "load_results", lambda: RUNS)
     monkeypatch.setattr(plots, "load_search", list)
-    monkeypatch.setattr(plots, "load_serve", lambda: None)
+    monkeypatch.setattr(plots, "load_numbers", lambda name: None)
     plots.main()
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "plots").iterdir()}
     assert sorted(sizes) == ["cifar10-map.png", "cifar10-precision-recall.png"]
