@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from deephash.augmentation import Augmentation, augment, normalise
+from deephash.augmentation import Augmentation, _resize_matrix, augment, normalise
 from deephash.input_spec import InputSpec
 
 PLAIN = Augmentation(min_area=1.0, flip=False, colour=0.0)
@@ -70,3 +70,37 @@ def test_normalise_is_the_models_preprocessing():
     images = torch.rand(2, 3, 16, 16)
     expected = torch.stack([(images[:, c] - spec.mean[c]) / spec.std[c] for c in range(3)], dim=1)
     assert torch.allclose(normalise(images, spec), expected)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 80), (5, 3, 32), (32, 32, 20), (40, 27, 33)])
+def test_a_crop_is_the_one_that_grid_sample_takes(height, width, size):
+    generator = seeded(2)
+    scale = torch.rand(2, 6, generator=generator) * 0.7 + 0.3
+    shift = (torch.rand(2, 6, generator=generator) * 2 - 1) * (1 - scale)
+    scale[0, :3] *= -1
+    images = torch.rand(6, 3, height, width, generator=generator)
+    transform = torch.zeros(6, 2, 3)
+    transform[:, 0, 0], transform[:, 1, 1], transform[:, :, 2] = scale[0], scale[1], shift.T
+    grid = torch.nn.functional.affine_grid(transform, [6, 3, size, size], align_corners=False)
+    for cubic in (False, True):
+        expected = torch.nn.functional.grid_sample(
+            images, grid, "bicubic" if cubic else "bilinear", "reflection", align_corners=False
+        )
+        across = _resize_matrix(scale[0], shift[0], width, size, cubic)
+        down = _resize_matrix(scale[1], shift[1], height, size, cubic)
+        assert torch.allclose(down[:, None] @ images @ across.mT[:, None], expected, atol=1e-4)
+
+
+def test_colours_are_changed_as_those_of_the_finished_crop():
+    pixels = batch(16, 8) // 2 + 64  # none reaches an end of the range
+    how = Augmentation(min_area=0.4, flip=False, colour=0.2)
+    varied = augment(pixels, 24, how, seeded())
+    plain = augment(pixels, 24, Augmentation(min_area=0.4, flip=False, colour=0.0), seeded())
+    generator = seeded()
+    torch.rand(4 * 16, generator=generator)  # of the crop
+    brightness, contrast, saturation = torch.rand(3, 16, 1, 1, 1, generator=generator) * 0.4 + 0.8
+    expected = plain * brightness
+    mean = expected.mean(dim=(1, 2, 3), keepdim=True)
+    expected = (expected - mean) * contrast + mean
+    grey = expected.mean(dim=1, keepdim=True)
+    assert torch.allclose(varied, ((expected - grey) * saturation + grey).clamp(0, 1), atol=1e-4)
