@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from benchmarks.cifar10 import CACHE
-from benchmarks.cifar10_from_scratch import mirrored_quality
 from benchmarks.record import RESULTS, conditions
 from deephash.datasets import PROTOCOLS, LabelledImages, RetrievalSplit, load_cifar10, split_cifar10
 from deephash.losses import LOSSES
@@ -95,7 +94,9 @@ def main() -> None:
         left = report.seconds / report.epoch * (report.epochs - report.epoch) / 60
         print(f"epoch {report.epoch} of {report.epochs}: loss {report.loss:.4f}, about {left:.0f} min left", flush=True)
 
-    result = train_model(images, split, config, name=name, checkpoint=checkpoint, on_epoch=on_epoch)
+    result = train_model(
+        images, split, config, name=name, checkpoint=checkpoint, mirrored=options.mirrored, on_epoch=on_epoch
+    )
     content = {
         "config": asdict(config),
         "protocol": split.protocol,
@@ -106,9 +107,9 @@ def main() -> None:
         "conditions": conditions(),
     }
     print(f"{name}: mAP {result.quality.map:.4f}, {content['seconds'] / 60:.0f} min of training")
-    if options.mirrored:
-        content["quality_mirrored"] = mirrored_quality(result.model, images, split, config).to_dict()
-        print(f"with mirror images: mAP {content['quality_mirrored']['map']:.4f}")
+    if result.mirrored:
+        content["quality_mirrored"] = result.mirrored.to_dict()
+        print(f"with mirror images: mAP {result.mirrored.map:.4f}")
     if not options.validation:
         path = RESULTS / "cifar10-end-to-end" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ epoch against the rest, and never reads the test images; ``--share`` trains on a
 
 import argparse
 import json
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,17 +22,11 @@ import torch
 
 from benchmarks.cifar10 import CACHE
 from benchmarks.record import RESULTS, conditions
-from deephash.augmentation import Augmentation
-from deephash.datasets import LabelledImages, RetrievalSplit, load_cifar10, split_cifar10
-from deephash.evaluation import RetrievalReport, evaluate_codes
-from deephash.inference import inference_copy
-from deephash.inputs import ImageInputs, compute_logits
+from deephash.datasets import RetrievalSplit, load_cifar10, split_cifar10
 from deephash.losses import LOSSES
-from deephash.model import HashModel
 from deephash.recipes import CIFAR_RESNET, loss_options
 from deephash.supervised import RunConfig, train_model
 from deephash.training import EpochReport
-from index import pack_bits
 
 
 def main() -> None:
@@ -47,9 +40,8 @@ def main() -> None:
     checkpoint = CACHE / f"{name}.pt"
     if checkpoint.exists():
         print(f"going on from {checkpoint}", flush=True)
-    result = train_model(images, split, config, name=name, checkpoint=checkpoint, on_epoch=_print_epoch)
-    started = time.monotonic()
-    mirrored = mirrored_quality(result.model, images, split, config)
+    result = train_model(images, split, config, name=name, checkpoint=checkpoint, mirrored=True, on_epoch=_print_epoch)
+    assert result.mirrored
     content = {
         "config": asdict(config),
         "protocol": split.protocol,
@@ -60,8 +52,7 @@ def main() -> None:
         "seconds": result.epochs[-1].seconds,
         "seconds_of_each_epoch": np.diff([0.0, *(report.seconds for report in result.epochs)]).round(1).tolist(),
         "quality": result.quality.to_dict(),
-        "quality_mirrored": mirrored.to_dict(),
-        "seconds_of_mirrored_evaluation": round(time.monotonic() - started, 1),
+        "quality_mirrored": result.mirrored.to_dict(),
         "epochs": [asdict(report) for report in result.epochs],
         "conditions": conditions(),
     }
@@ -70,7 +61,7 @@ def main() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         print(f"{path}: {content['seconds'] / 60:.1f} min of training")
-    print(f"{name}: mAP {result.quality.map:.4f}, with mirror images {mirrored.map:.4f}")
+    print(f"{name}: mAP {result.quality.map:.4f}, with mirror images {result.mirrored.map:.4f}")
     if options.model:
         result.model.name = options.model.stem
         result.model.save(options.model, half=True)
@@ -129,27 +120,6 @@ def _part(split: RetrievalSplit, options: argparse.Namespace) -> RetrievalSplit:
     query, rest = np.sort(order[:2_000]), order[2_000:]
     training = np.sort(rest[: round(options.share * len(rest))])
     return replace(split, protocol="cifar10-2-part", query=query, training=training, database=training)
-
-
-def mirrored_quality(
-    model: HashModel, images: LabelledImages, split: RetrievalSplit, config: RunConfig
-) -> RetrievalReport:
-    """Returns the quality of codes from the mean of the logits of an image and of its mirror image."""
-    both = np.concatenate([split.query, split.database])
-    network = inference_copy(model, model.input_spec.size).to(memory_format=torch.channels_last)
-    logits = [
-        compute_logits(network, ImageInputs(pixels, model.input_spec, Augmentation()), both, bf16=config.training.bf16)
-        for pixels in (images.pixels, images.pixels[:, :, ::-1])
-    ]
-    codes = pack_bits(logits[0] + logits[1] > 0)
-    return evaluate_codes(
-        codes[: len(split.query)],
-        codes[len(split.query) :],
-        n_bits=config.n_bits,
-        query_labels=images.targets[split.query],
-        database_labels=images.targets[split.database],
-        ks=(10, 100),
-    )
 
 
 def _print_epoch(report: EpochReport) -> None:

@@ -17,7 +17,7 @@ from .inference import inference_copy
 from .inputs import ImageInputs, compute_logits
 from .model import HashModel, best_device
 
-__all__ = ["evaluate_model", "evaluate_network"]
+__all__ = ["encode_split", "evaluate_logits", "evaluate_model", "evaluate_network"]
 
 _KS = (10, 100)
 
@@ -56,6 +56,25 @@ def evaluate_network(
 
     Of several joined processes each encodes a share of the images, and all return the same.
     """
+    logits = encode_split(network, inputs, query, database, bf16=bf16)
+    return [
+        evaluate_logits(logits[:, :n_bits], images, query, database, ks=ks, radii=radii, legacy=legacy)
+        for n_bits in lengths
+    ]
+
+
+def encode_split(
+    network: nn.Module,
+    inputs: ImageInputs,
+    query: NDArray[np.int64],
+    database: NDArray[np.int64],
+    *,
+    bf16: bool | None = None,
+) -> NDArray[np.float32]:
+    """Returns a network's logits ``(Q + N, n_bits)`` of the queries and of the database behind them.
+
+    Of several joined processes each encodes a share of the images, and all return the same.
+    """
     both = np.concatenate([query, database])
     network = inference_copy(network, inputs.spec.size).to(best_device())
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -65,20 +84,28 @@ def evaluate_network(
     logits = torch.from_numpy(compute_logits(network, inputs, own, bf16=bf16))
     if len(own) < len(both):
         logits = processes.gather(logits.to(next(network.parameters()).device), len(both)).cpu()
-    bits = logits.numpy() > 0
-    reports = []
-    for n_bits in lengths:
-        codes = pack_bits(bits[:, :n_bits])
-        reports.append(
-            evaluate_codes(
-                codes[: len(query)],
-                codes[len(query) :],
-                n_bits=n_bits,
-                query_labels=images.targets[query],
-                database_labels=images.targets[database],
-                ks=ks,
-                radii=radii,
-                legacy=legacy,
-            )
-        )
-    return reports
+    return logits.numpy()
+
+
+def evaluate_logits(
+    logits: NDArray[np.float32],
+    images: LabelledImages,
+    query: NDArray[np.int64],
+    database: NDArray[np.int64],
+    *,
+    ks: Sequence[int] = _KS,
+    radii: Sequence[int] = (2,),
+    legacy: str | None = None,
+) -> RetrievalReport:
+    """Returns the quality of the signs of logits that ``encode_split`` returned."""
+    codes = pack_bits(logits > 0)
+    return evaluate_codes(
+        codes[: len(query)],
+        codes[len(query) :],
+        n_bits=logits.shape[1],
+        query_labels=images.targets[query],
+        database_labels=images.targets[database],
+        ks=ks,
+        radii=radii,
+        legacy=legacy,
+    )

@@ -17,7 +17,7 @@ from index import check_n_bits
 from .augmentation import Augmentation
 from .backbones import DEFAULT_BACKBONE, create_backbone
 from .cifar_resnet import CifarResNet
-from .code_quality import evaluate_network
+from .code_quality import encode_split, evaluate_logits, evaluate_network
 from .datasets import LabelledImages, RetrievalSplit, check_split
 from .distributed import present_processes
 from .evaluation import RetrievalReport
@@ -75,13 +75,15 @@ class RunConfig:
 class RunResult:
     """The trained model, its quality on the split's queries, and all its epochs, those before a stop too.
 
-    ``nested``: the quality of its prefixes, by their lengths.
+    ``nested``: the quality of its prefixes, by their lengths. ``mirrored``: that of codes from the mean of the logits
+    of each image and of its mirror image, where it was asked for; it takes twice the time to encode so.
     """
 
     model: HashModel
     quality: RetrievalReport
     epochs: list[EpochReport]
     nested: dict[int, RetrievalReport] = field(default_factory=dict)
+    mirrored: RetrievalReport | None = None
 
 
 def train_model(
@@ -91,10 +93,13 @@ def train_model(
     *,
     name: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    mirrored: bool = False,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_progress: OnProgress = ignore_progress,
 ) -> RunResult:
     """Trains a model on the split's training set and evaluates it on its queries against its database.
+
+    With ``mirrored`` it is judged by codes from mirror images, too.
 
     Raises:
         TrainingError: the training set has one class only, the loss is not finite, or the checkpoint is of another
@@ -156,10 +161,15 @@ def train_model(
     if config.frozen_stages is not None:
         finish_fine_tuning(trained.backbone, backbone)
         trained.backbone = backbone.eval()
+    parts = (split.query, split.database)
+    logits = encode_split(trained, inputs, *parts, bf16=config.training.bf16)
     lengths = *config.nested, config.n_bits
-    *shorter, quality = evaluate_network(
-        trained, inputs, images, split.query, split.database, lengths, bf16=config.training.bf16
-    )
+    *shorter, quality = (evaluate_logits(logits[:, :n_bits], images, *parts) for n_bits in lengths)
+    quality_mirrored = None
+    if mirrored:
+        turned = replace(inputs, pixels=images.pixels[:, :, ::-1])
+        logits += encode_split(trained, turned, *parts, bf16=config.training.bf16)
+        quality_mirrored = evaluate_logits(logits, images, *parts)
     nested = dict(zip(config.nested, shorter, strict=True))
     facts = {
         "loss": config.loss,
@@ -176,7 +186,7 @@ def train_model(
     trained.name = name or f"{split.protocol}-{config.loss}-{config.n_bits}"
     trained.method = config.loss
     trained.training_facts = facts
-    return RunResult(trained, quality, epochs, nested)
+    return RunResult(trained, quality, epochs, nested, quality_mirrored)
 
 
 def check_lengths(n_bits: int, nested: Sequence[int]) -> None:

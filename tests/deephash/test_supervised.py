@@ -7,9 +7,12 @@ from deephash.augmentation import Augmentation
 from deephash.backbones import create_backbone
 from deephash.code_quality import evaluate_model
 from deephash.datasets import LabelledImages, RetrievalSplit
+from deephash.evaluation import evaluate_codes
+from deephash.inputs import ImageInputs, compute_logits
 from deephash.model import load_model
 from deephash.supervised import RunConfig, check_lengths, hold_out, train_model
 from deephash.training import TrainConfig, TrainingError
+from index import pack_bits
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,30 @@ def test_a_trained_model_finds_its_classes_and_its_file_gives_the_same_codes(col
     assert loaded.card.training["protocol"] == "colours"
     assert loaded.card.training["training_images"] == 160
     assert evaluate_model(loaded, images, split).map == pytest.approx(result.quality.map, abs=0.005)
+
+
+def test_mirrored_quality_is_that_of_the_mean_of_both_logits(colours):
+    images, split = colours
+    short = replace(config().training, epochs=1, lr=1e-4)
+    result = train_model(images, split, config(training=short), mirrored=True)
+    assert train_model(images, split, config(training=short)).mirrored is None
+    logits = [
+        compute_logits(
+            result.model, ImageInputs(pixels, result.model.input_spec, Augmentation()), np.arange(len(pixels))
+        )
+        for pixels in (images.pixels, images.pixels[:, :, ::-1])
+    ]
+    codes = pack_bits(logits[0] + logits[1] > 0)
+    expected = evaluate_codes(
+        codes[split.query],
+        codes[split.database],
+        n_bits=16,
+        query_labels=images.targets[split.query],
+        database_labels=images.targets[split.database],
+    )
+    assert result.mirrored.map == pytest.approx(expected.map, abs=0.005)
+    assert result.mirrored.health.entropy == pytest.approx(expected.health.entropy, abs=0.02)
+    assert abs(result.mirrored.health.entropy - result.quality.health.entropy) > 0.05
 
 
 def test_frozen_stages_and_a_head_trained_first(colours, tmp_path):
