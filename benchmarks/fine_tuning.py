@@ -16,7 +16,7 @@ from torch import nn
 from benchmarks.record import write_result
 from deephash.backbones import DEFAULT_BACKBONE, create_backbone
 from deephash.fine_tuning import freeze_stages, prepare_fine_tuning
-from deephash.inference import inference_copy
+from deephash.inference import inference_copy, run_in_parts
 
 
 def main() -> None:
@@ -54,27 +54,29 @@ def table(numbers: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _variants(size: int, frozen: int) -> dict[str, tuple[nn.Module, bool]]:
-    """Networks by name, each with whether it runs under bfloat16 autocast."""
+def _variants(size: int, frozen: int) -> dict[str, tuple[nn.Module, bool, bool]]:
+    """Networks by name, each with whether it runs under bfloat16 autocast, and whether in parts of a batch."""
     plain = create_backbone(DEFAULT_BACKBONE).module.train()
     folded = inference_copy(plain, size).train().requires_grad_(True)
     partly = inference_copy(plain, size).train().requires_grad_(True)
     freeze_stages(partly, frozen)
+    prepared = prepare_fine_tuning(plain, size, frozen)
     return {
-        "all of it, batch norms learning": (plain, False),
-        "batch norms folded": (folded, False),
-        f"... stem and {frozen} stages frozen": (partly, False),
-        "... bfloat16": (partly, True),
-        "... bfloat16, depthwise convolutions of our own": (prepare_fine_tuning(plain, size, frozen), True),
+        "all of it, batch norms learning": (plain, False, False),
+        "batch norms folded": (folded, False, False),
+        f"... stem and {frozen} stages frozen": (partly, False, False),
+        "... bfloat16": (partly, True, False),
+        "... bfloat16, depthwise convolutions of our own": (prepared, True, False),
+        "... the batch in parts that fit the caches": (prepared, True, True),
     }
 
 
-def _step(network: nn.Module, bf16: bool, images: torch.Tensor) -> Callable[[], None]:
+def _step(network: nn.Module, bf16: bool, parts: bool, images: torch.Tensor) -> Callable[[], None]:
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def step() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            features = network(images)
+            features = run_in_parts(network, images) if parts else network(images)
         features.float().square().mean().backward()
         network.zero_grad(set_to_none=True)
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .augmentation import Augmentation, augment, normalise
+from .inference import run_in_parts
 from .input_spec import InputSpec
 
 __all__ = ["FeatureInputs", "ImageInputs", "compute_logits"]
@@ -68,5 +69,5 @@ def compute_logits(
     for start in range(0, len(positions), batch_size):
         batch = inputs(positions[start : start + batch_size], None).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bool(bf16)):
-            parts.append(network(batch).float().cpu().numpy())
+            parts.append(run_in_parts(network, batch).float().cpu().numpy())
     return np.concatenate(parts)

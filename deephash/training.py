@@ -21,7 +21,7 @@ from .batch_norm import whole_batch_norm
 from .checkpoint import EpochReport, TrainingState
 from .distributed import Processes, present_processes
 from .errors import TrainingError
-from .inference import has_fast_bf16
+from .inference import has_fast_bf16, run_in_parts
 from .muon import Muon
 from .progress import OnProgress, Progress, ignore_progress
 
@@ -152,7 +152,7 @@ def train(
                 group["lr"] = group["peak_lr"] * share
             batch = inputs(positions[chosen.numpy()], generator)[processes.share(len(chosen))].to(device)
             with torch.autocast(device.type, torch.bfloat16, bool(config.bf16)), whole_batch_norm(processes):
-                logits = network(batch)
+                logits = run_in_parts(network, batch)
             logits = processes.gather(logits.float(), len(chosen))
             value = loss(logits, targets[chosen.to(device)], chosen.to(device))
             if not torch.isfinite(value):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from deephash import inference
 from deephash.backbones import create_backbone
 from deephash.errors import BackboneError
 from deephash.fine_tuning import finish_fine_tuning, freeze_stages, prepare_fine_tuning
@@ -81,3 +82,27 @@ def test_norms_that_cannot_be_folded():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3), nn.Flatten())
     with pytest.raises(BackboneError, match="cannot be folded"):
         prepare_fine_tuning(network, 16, 0)
+
+
+def test_parts_of_a_batch_give_what_the_whole_gives_and_the_same_gradients(backbone, monkeypatch):
+    monkeypatch.setattr(inference, "_PIXELS_AT_A_TIME", 3 * 64 * 64)
+    images = torch.randn(8, 3, 64, 64)
+    sizes: list[int] = []
+    prepared = prepare_fine_tuning(backbone, 64, 0).train()
+    prepared.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
+    gradients = []
+    for run in (lambda network, images: network(images), inference.run_in_parts):
+        prepared.zero_grad()
+        run(prepared, images).square().mean().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in prepared.parameters()]))
+    assert sizes == [8, 3, 3, 2]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_norm_that_learns_sees_the_whole_batch(backbone, monkeypatch):
+    monkeypatch.setattr(inference, "_PIXELS_AT_A_TIME", 1)
+    sizes: list[int] = []
+    backbone.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
+    for learns in (True, False):
+        inference.run_in_parts(backbone.train(learns), torch.randn(3, 3, 64, 64))
+    assert sizes == [3, 1, 1, 1]
