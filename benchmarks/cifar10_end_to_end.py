@@ -133,18 +133,19 @@ def table(results: list[dict[str, Any]]) -> str:
     for result in results:
         config = result["config"]
         start = config["backbone"] + (", ImageNet" if config["pretrained"] else ", from scratch")
-        key = (result["protocol"], start, config["image_size"], config["loss"], config["n_bits"])
+        size, epochs = config["image_size"], config["training"]["epochs"]
+        key = (result["protocol"], start, size, epochs, config["loss"], config["n_bits"])
         runs.setdefault(key, []).append(result)
     lines = [
-        "| protocol | method | bits | backbone | pixels | mAP@all | with mirror images | seeds | training, a run |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| protocol | method | bits | backbone | pixels | epochs | mAP@all | with mirror images | seeds | training |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (protocol, start, size, method, n_bits), group in sorted(runs.items()):
+    for (protocol, start, size, epochs, method, n_bits), group in sorted(runs.items()):
         maps = [[run[kind]["map"] for run in group if kind in run] for kind in ("quality", "quality_mirrored")]
         minutes = statistics.mean(run["seconds"] for run in group) / 60
         cores = {run["conditions"]["cores"] for run in group}
         time = f"{minutes:.0f} min on {'/'.join(map(str, sorted(cores)))} cores"
-        cells = [f"`{protocol}`", method, n_bits, start, size, *map(_mean, maps), len(group), time]
+        cells = [f"`{protocol}`", method, n_bits, start, size, epochs, *map(_mean, maps), len(group), time]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
