@@ -1,4 +1,4 @@
-"""How good the codes of a network are on a split: the images are encoded once, each length is judged by itself."""
+"""How good the codes of a network are on a split; its logits, encoded once, serve to judge shorter lengths, too."""
 
 from collections.abc import Sequence
 
@@ -33,10 +33,7 @@ def evaluate_model(
 ) -> RetrievalReport:
     """Returns the quality of a model on a split, of its queries against its database; the rest as `evaluate_codes`."""
     inputs = ImageInputs(images.pixels, model.input_spec, Augmentation())
-    (quality,) = evaluate_network(
-        model, inputs, images, split.query, split.database, [model.n_bits], ks=ks, radii=radii, legacy=legacy
-    )
-    return quality
+    return evaluate_network(model, inputs, images, split.query, split.database, ks=ks, radii=radii, legacy=legacy)
 
 
 def evaluate_network(
@@ -45,22 +42,18 @@ def evaluate_network(
     images: LabelledImages,
     query: NDArray[np.int64],
     database: NDArray[np.int64],
-    lengths: Sequence[int],
     *,
     bf16: bool | None = None,
     ks: Sequence[int] = _KS,
     radii: Sequence[int] = (2,),
     legacy: str | None = None,
-) -> list[RetrievalReport]:
-    """Returns the quality of the first bits of a network's codes, of the images at some positions, for each length.
+) -> RetrievalReport:
+    """Returns the quality of a network's codes, of the images at some positions.
 
     Of several joined processes each encodes a share of the images, and all return the same.
     """
     logits = encode_split(network, inputs, query, database, bf16=bf16)
-    return [
-        evaluate_logits(logits[:, :n_bits], images, query, database, ks=ks, radii=radii, legacy=legacy)
-        for n_bits in lengths
-    ]
+    return evaluate_logits(logits, images, query, database, ks=ks, radii=radii, legacy=legacy)
 
 
 def encode_split(

@@ -137,9 +137,7 @@ def train_model(
         on_epoch(report)
 
     def validate(averaged: nn.Module, epoch: int) -> dict[str, float]:
-        (report,) = evaluate_network(
-            averaged, inputs, images, held_out, learned, [config.n_bits], bf16=config.training.bf16
-        )
+        report = evaluate_network(averaged, inputs, images, held_out, learned, bf16=config.training.bf16)
         return {"map": report.map}
 
     trained = train(
