@@ -20,7 +20,9 @@ import torch
 from benchmarks.cifar10 import CACHE
 from benchmarks.record import RESULTS, conditions
 from deephash.datasets import PROTOCOLS, LabelledImages, RetrievalSplit, load_cifar10, split_cifar10
+from deephash.inference import has_fast_bf16
 from deephash.losses import LOSSES
+from deephash.model import best_device
 from deephash.recipes import FINE_TUNING, loss_options
 from deephash.supervised import hold_out, train_model
 from deephash.training import EpochReport
@@ -80,6 +82,7 @@ def main() -> None:
             lr=options.lr,
             backbone_lr=options.backbone_lr,
             seed=options.seed,
+            bf16=has_fast_bf16(best_device()),
         ),
     )
     images = load_cifar10(options.data)

@@ -23,7 +23,9 @@ import torch
 from benchmarks.cifar10 import CACHE
 from benchmarks.record import RESULTS, conditions
 from deephash.datasets import RetrievalSplit, load_cifar10, split_cifar10
+from deephash.inference import has_fast_bf16
 from deephash.losses import LOSSES
+from deephash.model import best_device
 from deephash.recipes import CIFAR_RESNET, loss_options
 from deephash.supervised import RunConfig, train_model
 from deephash.training import EpochReport
@@ -108,6 +110,7 @@ def _config(options: argparse.Namespace) -> RunConfig:
             lr=options.lr,
             backbone_lr=options.backbone_lr,
             seed=options.seed,
+            bf16=has_fast_bf16(best_device()),
         ),
     )
 

@@ -21,6 +21,12 @@ def test_orthogonalised_matrices_keep_their_singular_vectors_and_lose_their_scal
         assert values.max() < 1.3
 
 
+@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_matrices_are_orthogonalised_in_bfloat16_only_where_that_is_fast(monkeypatch, fast, dtype):
+    monkeypatch.setattr("deephash.muon.has_fast_bf16", lambda device: fast)
+    assert orthogonalise(torch.eye(3)).dtype == dtype
+
+
 def test_steps_of_matrices_do_not_depend_on_the_scale_of_the_loss():
     def trained(scale):
         torch.manual_seed(0)
