@@ -1,15 +1,16 @@
 """How good codes without labels are on images of objects that nobody trained on.
 
-    python -m benchmarks.general --objects DIR --photos DIR
+    python -m benchmarks.general --objects DIR --photos DIR --cifar DIR
 
 The first DIR holds one folder of photographs for each class (51 classes of Caltech-101, 24 images each, for the numbers
 in the README). Every image is a query against all others (itself left out); two images are relevant to each other when
-they lie in the same folder. Labels serve for the judgement alone. Compared on the same features: the shipped general
-models, the hash layer fitted to the collection itself (what ``deephash index`` does) on all images and on samples of
-them, LSH, and the float features by cosine. Re-ranked: the 100 nearest by Hamming distance (10 times k = 10), or all,
-are ordered by asymmetric distance; ``ms_a_query`` is the median time of a search of this collection with and without
-it. The second DIR holds the photographs that the general models were fitted to: for the other ways to fit them. Raw
-numbers: ``results/general.json``.
+they lie in the same folder. The third DIR holds cifar-10-batches-py: the same on 2,000 of its test images. Labels serve
+for the judgement alone. Compared on the same features: the shipped general models, the hash layer fitted to the
+collection itself (what ``deephash index`` does) on all images and on samples of them, LSH, and the float features by
+cosine. Re-ranked: the 100 nearest by Hamming distance (10 times k = 10), or all, are ordered by asymmetric distance;
+``ms_a_query`` is the median time of a search of this collection with and without it. The second DIR holds the
+photographs that the general models were fitted to: for the other ways to fit them. Raw numbers in
+``results/general.json``.
 """
 
 import argparse
@@ -17,13 +18,16 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.record import write_result
+from deephash.datasets import load_cifar10
 from deephash.evaluation import (
     RetrievalReport,
     average_precision,
@@ -33,6 +37,7 @@ from deephash.evaluation import (
 )
 from deephash.fitting import COLLECTION_BLOCK_WIDTH, fit_hash_layer, sample_features
 from deephash.image_files import find_images
+from deephash.images import preprocess
 from deephash.model import HashModel, load_model, untrained_model
 from deephash.progress import ignore_progress
 from deephash.shallow import LSH
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
 LENGTHS = (64, 128, 256, 512)
 SAMPLES = (100, 200, 400, 800)
 _K = 10
+_CIFAR = "CIFAR-10"
+_N_CIFAR = 2_000
 # What is drawn of a method: colour, marker and dashes; others stay in the table.
 _STYLES = {
     "fitted to the collection (default)": ("#D55E00", "o", "-"),
@@ -62,35 +69,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--cifar", type=Path, required=True)
     options = parser.parse_args()
     base = load_model("general-128")
+    plain = untrained_model("efficientnet_lite0")
     sample = sample_features(base, list(find_images([options.objects])), on_progress=ignore_progress)
     folders = [os.path.basename(os.path.dirname(image.file.path)) for image in sample.images]
     labels = np.unique(folders, return_inverse=True)[1]
     photos = sample_features(base, list(find_images([options.photos])), on_progress=ignore_progress)
     rows = measure(base, sample.features, labels, photos.features)
-    plain = untrained_model("efficientnet_lite0", input_spec=base.input_spec)
-    rows.append(_row("float cosine, not drawn towards classes", None, _judge_floats(plain, options.objects, labels)))
-    timm = untrained_model("efficientnet_lite0")
-    name = "... and short side 256 before the crop"
-    rows.append(_row(name, None, _judge_floats(timm, options.objects, labels)))
+    crop = replace(plain.input_spec, resize=plain.input_spec.size)
+    for name, spec in {
+        "float cosine of the network as it is": base.input_spec,
+        "... of the centre instead of the whole picture": crop,
+        "... of the centre, short side 256 before the crop": plain.input_spec,
+    }.items():
+        model = untrained_model("efficientnet_lite0", input_spec=spec)
+        features = sample_features(model, list(find_images([options.objects])), on_progress=ignore_progress).features
+        rows.append(_row(name, None, _judge_floats(features, labels)))
+    cifar, chosen = load_cifar10(options.cifar), np.random.default_rng(0).permutation(10_000)[:_N_CIFAR] + 50_000
+    pixels, targets = cifar.pixels[chosen], cifar.targets[chosen]
+    tiny = measure(base, _features_of_pixels(base, pixels), targets, photos.features)
+    as_it_is = _features_of_pixels(untrained_model("efficientnet_lite0", input_spec=crop), pixels)
+    tiny.append(_row("float cosine of the network as it is", None, _judge_floats(as_it_is, targets)))
+    rows += [row | {"collection": _CIFAR} for row in tiny]
     config = {
         "images": len(labels),
         "classes": int(labels.max()) + 1,
         "protocol": "each image against all others",
+        _CIFAR: f"{_N_CIFAR} test images, each against all others",
         "block_width": COLLECTION_BLOCK_WIDTH,
         "seed": 0,
     }
     path = write_result("general", config=config, numbers=rows)
-    print(table(rows))
+    print(table(rows), table_cifar10(rows), sep="\n\n")
     print(f"raw numbers: {path}")
 
 
 def measure(base: HashModel, features: _Features, labels: NDArray[np.int64], photos: _Features) -> list[dict[str, Any]]:
     """Returns one row for each method and length."""
     exclude = np.arange(len(labels))
-    report = evaluate_features(features, features, query_labels=labels, database_labels=labels, exclude=exclude)
-    rows = [_row("float cosine, 1,280 dimensions", None, report)]
+    rows = [_row("float cosine, 1,280 dimensions", None, _judge_floats(features, labels))]
 
     def judge(method: str, n_bits: int, encode: Callable[[_Features], NDArray[np.uint8]]) -> None:
         codes = encode(features)
@@ -124,7 +143,17 @@ def measure(base: HashModel, features: _Features, labels: NDArray[np.int64], pho
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Returns the rows as a Markdown table, P@10 / mAP."""
+    """Returns the rows of the objects as a Markdown table, P@10 / mAP."""
+    return _table([row for row in rows if "collection" not in row])
+
+
+def table_cifar10(rows: list[dict[str, Any]]) -> str:
+    """Returns the rows of CIFAR-10 that tell how general the general models are, as `table` does."""
+    shown = [method for method in _STYLES if method != "LSH"] + ["float cosine of the network as it is"]
+    return _table([row for row in rows if row.get("collection") == _CIFAR and row["method"] in shown])
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
     methods = dict.fromkeys(row["method"] for row in rows)
     lines = ["| P@10 / mAP | " + " | ".join(f"{n} bits" for n in LENGTHS) + " |", "|---" * (len(LENGTHS) + 1) + "|"]
     for method in methods:
@@ -141,6 +170,7 @@ def draw_general(rows: list[dict[str, Any]]) -> "Figure":
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
     figure.suptitle("Codes without labels on photographs of 51 kinds of objects", fontsize=12)
     panels = figure.subplots(1, 2)
+    rows = [row for row in rows if "collection" not in row]
     for panel, key, title in zip(panels, ("p_at_10", "map"), ("P@10", "mAP"), strict=True):
         for method, (colour, marker, dashes) in _STYLES.items():
             points = [(row["n_bits"], row[key]) for row in rows if row["method"] == method]
@@ -169,8 +199,15 @@ def _fitted(
     return fitted.codes_of_features
 
 
-def _judge_floats(model: HashModel, objects: Path, labels: NDArray[np.int64]) -> RetrievalReport:
-    features = sample_features(model, list(find_images([objects])), on_progress=ignore_progress).features
+def _features_of_pixels(model: HashModel, pixels: NDArray[np.uint8]) -> _Features:
+    spec = model.input_spec
+    batches = (pixels[start : start + 32] for start in range(0, len(pixels), 32))
+    return np.concatenate(
+        [model.features(np.stack([preprocess(Image.fromarray(one), spec) for one in batch])) for batch in batches]
+    )
+
+
+def _judge_floats(features: _Features, labels: NDArray[np.int64]) -> RetrievalReport:
     exclude = np.arange(len(labels))
     return evaluate_features(features, features, query_labels=labels, database_labels=labels, exclude=exclude)
 

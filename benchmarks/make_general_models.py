@@ -9,13 +9,13 @@ photographs give the same files.
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from deephash.backbones import create_backbone
 from deephash.encoders import VARIABLE
 from deephash.fitting import fit_hash_layer, sample_features
 from deephash.image_files import find_images
-from deephash.input_spec import InputSpec
 from deephash.model import HashModel, untrained_model
 from deephash.progress import ignore_progress
 
@@ -26,13 +26,13 @@ OUTPUT = Path(__file__).parents[1] / "deephash" / "builtin"
 def general_base() -> HashModel:
     """Returns the default backbone, with its classifier's knowledge, and the preprocessing of the general models.
 
-    The short side is resized to 224 pixels instead of timm's 256 before the centre crop: what people search for often
-    reaches to the edge of the picture (``benchmarks.general`` measures both).
+    The whole picture is squeezed into the square, where timm takes the centre of it: what people search for often
+    reaches to the edge (``benchmarks.general`` measures both).
     """
     spec = create_backbone(pretrained=False).input_spec
     return untrained_model(
         "efficientnet_lite0+classes",
-        input_spec=InputSpec(spec.size, spec.size, spec.mean, spec.std, spec.interpolation),
+        input_spec=replace(spec, resize=spec.size, squash=True),
         licence="Apache-2.0",
     )
 
@@ -53,7 +53,7 @@ def main() -> None:
             "fitted_to": f"{len(sample.images)} photographs, one of each ImageNet class",
             "images": len(sample.images),
             "labels": "none",
-            "base": "EfficientNet-Lite0, ImageNet weights, drawn towards its classes",
+            "base": "EfficientNet-Lite0, ImageNet weights, of the middle, drawn towards its classes",
         }
         path = OUTPUT / f"general-{n_bits}.safetensors"
         model.save(path, half=True)

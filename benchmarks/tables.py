@@ -89,6 +89,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "fine_tuning": _of_file("fine_tuning", fine_tuning.table),
     "first_use": _of_file("first_use", first_use.table),
     "general": _of_file("general", general.table),
+    "general-cifar10": _of_file("general", general.table_cifar10),
     "serve": _of_file("serve", serve.table),
     "search-ratios": lambda: search.ratio_table(load_search()),
     "startup": _of_file("startup", startup.table),

@@ -1,6 +1,7 @@
 """Backbones: the packaged weights are in their right places, and every name gives a feature vector or a reason."""
 
 import importlib.resources
+import math
 import os
 import sys
 from pathlib import Path
@@ -54,17 +55,22 @@ def classifier_logits(backbone, pictures):
         return inference_copy(backbone.module, spec.size)((pixels / 255 - mean) / std) @ weight.T + bias
 
 
-def test_classes_pull_features_towards_their_weights(default):
+def test_classes_pull_features_of_the_middle_towards_their_weights(default):
     """By their probabilities, and the classifier's weights are those of the package."""
     pulled = create_backbone(f"{DEFAULT_BACKBONE}+classes")
     assert (pulled.n_features, pulled.weights, pulled.input_spec) == (1280, "package", default.input_spec)
-    images = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = torch.rand(3, 3, 96, 160, generator=torch.Generator().manual_seed(0)) * 2 - 1
     weight, bias = list(package_file().values())[-2:]
     with torch.inference_mode():
-        plain, found = default.module(images), pulled.module(images)
+        maps, found = default.module.forward_features(images), pulled.module(images)
+    assert maps.shape[2:] == (3, 5)
+    middle = torch.zeros(3, 5)
+    for row, y in enumerate((-2 / 3, 0, 2 / 3)):  # the centres of the cells of a map whose edges are at -1 and 1
+        for column, x in enumerate((-0.8, -0.4, 0, 0.4, 0.8)):
+            middle[row, column] = math.exp(-(y**2 + x**2) / (2 * 0.6**2))
     prototypes = weight - weight.mean(0)
-    for features, result in zip(plain, found, strict=True):
-        probabilities = torch.softmax(weight @ features + bias, 0)
+    for features, result in zip((maps * middle).sum((2, 3)) / middle.sum(), found, strict=True):
+        probabilities = torch.softmax(0.9 * (weight @ features + bias), 0)
         expected = features / features.norm()
         for probability, prototype in zip(probabilities, prototypes, strict=True):
             expected = expected + 0.6 * probability * prototype / prototype.norm()
