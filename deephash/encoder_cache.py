@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ import platformdirs
 import xxhash
 
 from .input_spec import InputSpec
+from .machine import processor
 from .openvino_import import import_openvino
 from .writing import replacing
 
@@ -27,7 +27,10 @@ _VERDICTS = "equal_bits.json"
 
 
 class EncoderCache:
-    """A folder of converted networks and of how their codes compared; whatever fails there is as if it were empty.
+    """A folder of converted networks and of how they compared; whatever fails there is as if it were empty.
+
+    A network is known by ``weights``, the name of a backbone and the digest of its weights, and by what it wants to see
+    of an image: both are built into it. Which hash layers follow it is no matter here.
 
     Args:
         folder: made when something is kept.
@@ -72,14 +75,14 @@ class EncoderCache:
             for old in kept[_MAX_NETWORKS:]:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def equal_bits(self, fingerprint: str, encoder: str) -> float | None:
-        """Returns which share of the bits of a model that encoder was found to keep, or None where nobody looked."""
-        value = self._verdicts().get(_verdict_key(fingerprint, encoder))
+    def equal_bits(self, weights: str, spec: InputSpec, encoder: str) -> float | None:
+        """Returns which share of the bits that encoder keeps on such a processor, or None where nobody has looked."""
+        value = self._verdicts().get(_verdict_key(weights, spec, encoder))
         return value if isinstance(value, float) else None
 
-    def put_equal_bits(self, fingerprint: str, encoder: str, share: float) -> None:
+    def put_equal_bits(self, weights: str, spec: InputSpec, encoder: str, share: float) -> None:
         """Keeps what was found."""
-        verdicts = self._verdicts() | {_verdict_key(fingerprint, encoder): share}
+        verdicts = self._verdicts() | {_verdict_key(weights, spec, encoder): share}
         latest = dict(list(verdicts.items())[-_MAX_VERDICTS:])
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -94,13 +97,16 @@ class EncoderCache:
         return verdicts if isinstance(verdicts, dict) else {}
 
     def _network_folder(self, weights: str, spec: InputSpec) -> Path:
-        what = json.dumps([weights, spec.to_dict(), import_openvino().__version__])
-        return self._folder / xxhash.xxh3_128_hexdigest(what.encode())
+        return self._folder / _digest(weights, spec.to_dict(), import_openvino().__version__)
 
 
-def _verdict_key(fingerprint: str, encoder: str) -> str:
+def _verdict_key(weights: str, spec: InputSpec, encoder: str) -> str:
     # Another version may compute something else; so may another processor, with which a folder may be shared.
-    return f"{fingerprint} {encoder} {import_openvino().__version__} {platform.processor() or platform.machine()}"
+    return f"{encoder} {_digest(weights, spec.to_dict(), import_openvino().__version__, processor())}"
+
+
+def _digest(*what: object) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(what).encode())
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -16,10 +16,11 @@ from torch import nn
 from index.codes import check_n_bits, pack_bits
 
 from .backbones import PACKAGED, Backbone, create_backbone, weights_digest
-from .encoders import Encoder, choose_encoder
+from .encoders import Encoder
 from .errors import ModelError
 from .input_spec import InputSpec
 from .model_file import ModelCard, find_model, read_card
+from .torch_encoders import choose_encoder
 from .writing import replacing
 
 __all__ = ["HashModel", "best_device", "load_model", "untrained_model"]
