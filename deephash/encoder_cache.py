@@ -20,10 +20,11 @@ from .writing import replacing
 
 __all__ = ["EncoderCache"]
 
-# A network of EfficientNet-Lite0 takes 24 MB.
+# A network of EfficientNet-Lite0 takes 24 MB, and as much again compiled.
 _MAX_NETWORKS = 8
 _MAX_VERDICTS = 1_000
 _VERDICTS = "equal_bits.json"
+_N_SUM_BYTES = 16
 
 
 class EncoderCache:
@@ -75,6 +76,22 @@ class EncoderCache:
             for old in kept[_MAX_NETWORKS:]:
                 shutil.rmtree(old, ignore_errors=True)
 
+    def compiled(self, weights: str, spec: InputSpec, encoder: str) -> bytes | None:
+        """Returns the network as that encoder exported it on such a processor, or None where it is not here whole."""
+        try:
+            content = self._compiled_file(weights, spec, encoder).read_bytes()
+            os.utime(self._network_folder(weights, spec))
+        except OSError:
+            return None
+        compiled = content[_N_SUM_BYTES:]
+        return compiled if xxhash.xxh3_128_digest(compiled) == content[:_N_SUM_BYTES] else None
+
+    def put_compiled(self, weights: str, spec: InputSpec, encoder: str, compiled: bytes) -> None:
+        """Keeps what an encoder exported, beside the network that it was made of."""
+        with contextlib.suppress(OSError), replacing(self._compiled_file(weights, spec, encoder)) as file:
+            file.write(xxhash.xxh3_128_digest(compiled))  # OpenVINO would compute with damaged weights
+            file.write(compiled)
+
     def equal_bits(self, weights: str, spec: InputSpec, encoder: str) -> float | None:
         """Returns which share of the bits that encoder keeps on such a processor, or None where nobody has looked."""
         value = self._verdicts().get(_verdict_key(weights, spec, encoder))
@@ -98,6 +115,9 @@ class EncoderCache:
 
     def _network_folder(self, weights: str, spec: InputSpec) -> Path:
         return self._folder / _digest(weights, spec.to_dict(), import_openvino().__version__)
+
+    def _compiled_file(self, weights: str, spec: InputSpec, encoder: str) -> Path:
+        return self._network_folder(weights, spec) / f"{encoder}-{_digest(processor())}.compiled"
 
 
 def _verdict_key(weights: str, spec: InputSpec, encoder: str) -> str:

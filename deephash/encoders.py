@@ -8,6 +8,7 @@ after it gave the bits of plain float32 PyTorch on a probe of real pictures: ``t
 from __future__ import annotations
 
 import functools
+import io
 import os
 import threading
 from typing import Any, Protocol, Self
@@ -57,20 +58,21 @@ class OpenVINOEncoder:
     """The network compiled by OpenVINO for this CPU, at its first use; its features do not depend on the batch.
 
     Args:
-        network: OpenVINO's own model, of ``(B, size, size, 3) uint8`` to features.
+        network: OpenVINO's own model, of ``(B, size, size, 3) uint8`` to features; or what ``export`` gave of one, to
+            be ready in a third of the time.
         bf16: compute in bfloat16.
     """
 
-    def __init__(self, network: Any, *, bf16: bool) -> None:
+    def __init__(self, network: Any | bytes, *, bf16: bool) -> None:
         self.name = "openvino-bf16" if bf16 else "openvino"
-        self.n_features = int(network.outputs[0].get_partial_shape()[1].get_length())
         self._network = network
         self._lock = threading.Lock()
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the features."""
         pixels = np.ascontiguousarray(pixels)
-        features = np.empty((len(pixels), self.n_features), np.float32)
+        n_features = int(self._compiled.outputs[0].get_partial_shape()[1].get_length())
+        features = np.empty((len(pixels), n_features), np.float32)
 
         def keep(request: Any, start: int) -> None:
             features[start : start + CHUNK] = request.get_output_tensor(0).data
@@ -82,11 +84,20 @@ class OpenVINOEncoder:
             self._queue.wait_all()
         return features
 
+    def export(self) -> bytes:
+        """Returns the compiled network, for the same version of OpenVINO on such a processor."""
+        exported: bytes | io.BytesIO = self._compiled.export_model()
+        return exported if isinstance(exported, bytes) else exported.getvalue()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # it never changes
 
     @functools.cached_property
     def _queue(self) -> Any:
+        return import_openvino().AsyncInferQueue(self._compiled)
+
+    @functools.cached_property
+    def _compiled(self) -> Any:
         config = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.name == "openvino-bf16" else "f32",
             "INFERENCE_NUM_THREADS": count_cores(),
@@ -94,8 +105,9 @@ class OpenVINOEncoder:
             # Threads that are tied to processors wait for those that other processes keep busy.
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = _openvino_core().compile_model(self._network, "CPU", config)
-        return import_openvino().AsyncInferQueue(compiled)
+        network, core = self._network, _openvino_core()
+        make = core.import_model if isinstance(network, bytes) else core.compile_model
+        return make(network, "CPU", config)
 
 
 def wished_back_end() -> str:
@@ -118,8 +130,8 @@ def keeps_codes(name: str, equal_bits: float) -> bool:
 def kept_encoder(weights: str, spec: InputSpec) -> OpenVINOEncoder | None:
     """Returns what ``torch_encoders.choose_encoder`` would, where earlier runs left all that takes torch in the cache.
 
-    That is the converted network, and the verdict on each back-end up to the one chosen. None means that torch has to
-    choose: something is missing, a GPU may be there, or another back-end is wished for.
+    That is the network, compiled or converted, and the verdict on each back-end up to the one chosen. None means that
+    torch has to choose: something is missing, a GPU may be there, or another back-end is wished for.
 
     Args:
         weights: name of the backbone and digest of its weights, as in ``EncoderCache``.
@@ -140,7 +152,9 @@ def kept_encoder(weights: str, spec: InputSpec) -> OpenVINOEncoder | None:
             if keeps_codes(name, equal):
                 chosen = name
                 break
-    network = cache.network(weights, spec) if chosen in names else None
+    if chosen not in names:
+        return None
+    network = cache.compiled(weights, spec, chosen) or cache.network(weights, spec)
     return None if network is None else OpenVINOEncoder(network, bf16=chosen == "openvino-bf16")
 
 

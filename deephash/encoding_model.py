@@ -125,7 +125,7 @@ class CompiledModel(EncodingModel):
         encoder: the converted network.
 
     Raises:
-        ValueError: weight and bias do not fit the network or each other, or are not finite.
+        ValueError: weight and bias do not fit each other, or are not finite.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class CompiledModel(EncodingModel):
         bias: NDArray[np.float32],
         encoder: OpenVINOEncoder,
     ) -> None:
-        self.n_bits = check_hash_layer(weight, bias, card.backbone, encoder.n_features)
-        self.n_features = encoder.n_features
+        self.n_bits = check_hash_layer(weight, bias, card.backbone, weight.shape[-1])
+        self.n_features = weight.shape[-1]
         self.input_spec = card.input_spec
         self.name, self.method, self.licence = card.name, card.method, card.licence
         self.training_facts = card.training
@@ -171,6 +171,7 @@ class CompiledModel(EncodingModel):
         licence: str = "Apache-2.0",
     ) -> CompiledModel:
         """Returns a model on the same network and preprocessing with another hash layer; facts as in ``HashModel``."""
+        check_hash_layer(weight, bias, self._backbone[0], self.n_features)
         card = replace(self.card, name=name, method=method, training=training or {}, licence=licence)
         return CompiledModel(self._path, card, weight, bias, self._encoder)
 
@@ -221,7 +222,7 @@ def _load_compiled(path: Path) -> CompiledModel | None:
         with safe_open(path, "numpy") as file:  # refuses a file that is not as long as its header says
             weight, bias = (file.get_tensor(f"hash_layer.{name}").astype(np.float32) for name in ("weight", "bias"))
         model = CompiledModel(path, card, weight, bias, encoder)
-    except (SafetensorError, OSError, TypeError, ValueError):
+    except (SafetensorError, OSError, TypeError, ValueError, IndexError):
         return None  # load_model says what is wrong
     return model if (model.card.fingerprint, model.n_bits) == (card.fingerprint, card.n_bits) else None
 

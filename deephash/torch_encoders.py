@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,7 @@ class _Candidates:
             return self.plain
         if not has_openvino() or (name == "openvino-bf16" and not computes_in_bf16()):
             return None
-        network = self._network
+        network = self._cache.compiled(self._weights, self._spec, name) or self._network
         return None if network is None else OpenVINOEncoder(network, bf16=name == "openvino-bf16")
 
     def make_if_it_keeps_codes(self, name: str) -> Encoder | None:
@@ -124,9 +125,20 @@ class _Candidates:
         encoder = self.make(name)
         if encoder is not None and equal is None:
             lsh, expected = self._reference
-            equal = float((lsh.bits(_finite(encoder(self._probe))) == expected).mean())
+            features = encoder(self._probe)
+            equal = float((lsh.bits(_finite(features)) == expected).mean())
             self._cache.put_equal_bits(self._weights, self._spec, name, equal)
+            if isinstance(encoder, OpenVINOEncoder) and keeps_codes(name, equal):
+                self._keep_compiled(encoder, features)
         return None if equal is None or not keeps_codes(name, equal) else encoder
+
+    def _keep_compiled(self, encoder: OpenVINOEncoder, features: NDArray[np.float32]) -> None:
+        """Keeps the compiled network if it can be read again, to compute the same to the last bit."""
+        exported = encoder.export()
+        again = OpenVINOEncoder(exported, bf16=encoder.name == "openvino-bf16")
+        with contextlib.suppress(RuntimeError):
+            if np.array_equal(again(self._probe), features):
+                self._cache.put_compiled(self._weights, self._spec, encoder.name, exported)
 
     @functools.cached_property
     def plain(self) -> TorchEncoder:

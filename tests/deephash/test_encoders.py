@@ -83,6 +83,8 @@ def test_a_network_is_converted_once(tiny_model, tmp_path, pixels):
 def test_a_damaged_network_is_converted_again(tiny_model, tmp_path, pixels, damage, content):
     first = choose_encoder(tiny_model)(pixels)
     (folder,) = networks(tmp_path)
+    for compiled in folder.glob("*.compiled"):
+        compiled.unlink()
     damaged = folder / damage
     damaged.write_bytes(content) if content is not None else damaged.unlink()
     np.testing.assert_array_equal(choose_encoder(tiny_model)(pixels), first)

@@ -5,10 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from deephash import ModelError, machine
 from deephash.encoder_cache import EncoderCache
-from deephash.encoders import VARIABLE
+from deephash.encoders import VARIABLE, OpenVINOEncoder
 from deephash.encoding_model import CompiledModel, load_encoding_model
 from deephash.fitting import fit_hash_layer
 from deephash.images import load_image, preprocess
@@ -146,17 +147,48 @@ def test_a_back_end_that_is_off_or_unknown_is_not_taken(tiny_file, cache, equal,
     assert (model.encoder.name == "torch") == (equal is not None)
 
 
-@pytest.mark.parametrize("damage", ["network.bin", "network.xml", "checksums.json"])
-def test_a_damaged_network_is_converted_again(tiny_file, tmp_path, damage):
+@pytest.mark.parametrize("damage", ["network.bin", "network.xml", "checksums.json", "*.compiled", "*"])
+def test_a_damaged_network_is_made_again_of_what_is_left(tiny_file, tmp_path, damage):
     pixels = pixels_for(load_model(tiny_file))
     expected = load_encoding_model(tiny_file).encode(pixels)
-    for folder in (tmp_path / "cache" / "encoders").glob("*/"):
-        content = bytearray((folder / damage).read_bytes())
+    for path in (tmp_path / "cache" / "encoders").glob(f"*/{damage}"):
+        content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
-        (folder / damage).write_bytes(content)
+        path.write_bytes(content)
     model = load_encoding_model(tiny_file)
-    assert isinstance(model, HashModel)
+    assert isinstance(model, HashModel if damage == "*" else CompiledModel)
     assert np.array_equal(model.encode(pixels), expected)
+    again = load_encoding_model(tiny_file)
+    assert isinstance(again, CompiledModel)
+    assert np.array_equal(again.encode(pixels), expected)
+
+
+def test_what_is_kept_compiled_computes_what_the_network_does(tiny_file, tmp_path):
+    kept = load_encoding_model(tiny_file)
+    compiled = list((tmp_path / "cache" / "encoders").glob("*/*.compiled"))
+    assert len(compiled) == 3
+    for path in compiled:
+        path.unlink()
+    pixels = pixels_for(kept, 50)
+    assert np.array_equal(load_encoding_model(tiny_file).features(pixels), kept.features(pixels))
+    assert np.array_equal(load_model(tiny_file).features(pixels), kept.features(pixels))
+
+
+@pytest.mark.parametrize("what", ["nothing", "another network"])
+def test_what_would_compute_something_else_is_not_kept_compiled(tiny_file, tmp_path, monkeypatch, what):
+    exported = b"nothing"
+    if what == "another network":
+        model, cache = load_model(tiny_file), EncoderCache.default()
+        with torch.no_grad():
+            next(model.backbone.parameters()).mul_(2)
+        assert model.encoder.name.startswith("openvino")
+        exported = cache.compiled(
+            f"{model.card.backbone} {model.card.backbone_digest}", model.input_spec, model.encoder.name
+        )
+    monkeypatch.setenv("DEEPHASH_CACHE", str(tmp_path / "cold"))
+    monkeypatch.setattr(OpenVINOEncoder, "export", lambda self: exported)
+    assert load_model(tiny_file).encoder.name.startswith("openvino")
+    assert not list((tmp_path / "cold" / "encoders").glob("*/*.compiled"))
     assert isinstance(load_encoding_model(tiny_file), CompiledModel)
 
 
