@@ -79,12 +79,12 @@ class EncoderCache:
     def compiled(self, weights: str, spec: InputSpec, encoder: str) -> bytes | None:
         """Returns the network as that encoder exported it on such a processor, or None where it is not here whole."""
         try:
-            content = self._compiled_file(weights, spec, encoder).read_bytes()
-            os.utime(self._network_folder(weights, spec))
+            with self._compiled_file(weights, spec, encoder).open("rb") as file:
+                digest, compiled = file.read(_N_SUM_BYTES), file.read()
+            os.utime(self._network_folder(weights, spec))  # used just now
         except OSError:
             return None
-        compiled = content[_N_SUM_BYTES:]
-        return compiled if xxhash.xxh3_128_digest(compiled) == content[:_N_SUM_BYTES] else None
+        return compiled if xxhash.xxh3_128_digest(compiled) == digest else None
 
     def put_compiled(self, weights: str, spec: InputSpec, encoder: str, compiled: bytes) -> None:
         """Keeps what an encoder exported, beside the network that it was made of."""
