@@ -41,8 +41,9 @@ Streams work on chunks of their own: images of one batch never wait for one anot
 
 _MIN_EQUAL_BITS = 0.999
 # With half the bits of a number. What they keep on photographs, some 99 %, is for benchmarks.encode to measure: the
-# probe is CIFAR-10, whose blurred pictures lie nearer to the thresholds. It tells what is off from what is rounded.
-_MIN_EQUAL_BITS_ROUNDED = 0.97
+# probe is CIFAR-10, whose blurred pictures lie nearer to the thresholds, and random hyperplanes change a third more of
+# their bits than the general models' layer does (2.5 % against 1.8 %). It tells what is off from what is rounded.
+_MIN_EQUAL_BITS_ROUNDED = 0.96
 
 
 class Encoder(Protocol):
@@ -71,13 +72,13 @@ class OpenVINOEncoder:
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the features."""
         pixels = np.ascontiguousarray(pixels)
-        n_features = int(self._compiled.outputs[0].get_partial_shape()[1].get_length())
-        features = np.empty((len(pixels), n_features), np.float32)
-
-        def keep(request: Any, start: int) -> None:
-            features[start : start + CHUNK] = request.get_output_tensor(0).data
-
         with self._lock:
+            n_features = int(self._compiled.outputs[0].get_partial_shape()[1].get_length())
+            features = np.empty((len(pixels), n_features), np.float32)
+
+            def keep(request: Any, start: int) -> None:
+                features[start : start + CHUNK] = request.get_output_tensor(0).data
+
             self._queue.set_callback(keep)
             for start in range(0, len(pixels), CHUNK):
                 self._queue.start_async(pixels[start : start + CHUNK], start, share_inputs=True)
@@ -107,7 +108,9 @@ class OpenVINOEncoder:
         }
         network, core = self._network, _openvino_core()
         make = core.import_model if isinstance(network, bytes) else core.compile_model
-        return make(network, "CPU", config)
+        compiled = make(network, "CPU", config)
+        self._network = None  # its weights are in there
+        return compiled
 
 
 def wished_back_end() -> str:
