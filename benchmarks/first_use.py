@@ -115,7 +115,7 @@ def table(numbers: dict[str, Any]) -> str:
         f"`deephash index`, {n:,} photographs, model fitted": f"{numbers['index_seconds']:.0f} s "
         f"({numbers['index_rate']:.0f} images/s, {ratio:.2f} of the bare forward pass)",
         "`deephash index` again, nothing changed": f"{numbers['index_again_seconds']:.1f} s, nothing decoded",
-        "`deephash query` by photograph": f"{numbers['query_by_image_seconds']:.1f} s, most of it torch's start",
+        "`deephash query` by photograph": f"{numbers['query_by_image_seconds']:.1f} s",
         "`deephash query` by id": f"{numbers['query_by_id_seconds']:.1f} s",
     }
     return "\n".join(

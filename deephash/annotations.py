@@ -7,12 +7,14 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from index.records import Metadata, Scalar
 
 from .errors import DeepHashError
-from .sync import Annotate
+
+if TYPE_CHECKING:
+    from .sync import Annotate
 
 __all__ = ["AnnotationError", "folder_labels", "parse_scalar", "read_annotations"]
 
@@ -30,7 +32,7 @@ def folder_labels(path: str) -> tuple[str | None, Metadata]:
     return os.path.basename(os.path.dirname(path)), {}
 
 
-def read_annotations(path: str | os.PathLike[str]) -> Annotate:
+def read_annotations(path: str | os.PathLike[str]) -> "Annotate":
     """Returns the labels and metadata of a ``.csv`` or ``.jsonl`` file, by image path.
 
     Each row has a ``path`` (absolute, or relative to the file's own folder); ``label`` is the label, every other column

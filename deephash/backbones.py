@@ -5,11 +5,8 @@ loss, no file of ours.
 """
 
 import difflib
-import hashlib
 import importlib.util
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from .errors import BackboneError
 from .input_spec import InputSpec
+from .model_file import arrays_digest
 from .torchvision_import import import_timm, import_torchvision
 
 if TYPE_CHECKING:
@@ -77,12 +75,8 @@ def create_backbone(name: str = DEFAULT_BACKBONE, *, pretrained: bool = True) ->
 
 def weights_digest(module: "nn.Module") -> str:
     """Returns 64 hex digits: the SHA-256 of every tensor of the module, names, shapes and bytes, in order."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
+    tensors = module.state_dict().items()
+    return arrays_digest({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors})
 
 
 def _packaged(name: str, pretrained: bool) -> Backbone:
@@ -228,6 +222,9 @@ def _no_retries_offline() -> Iterator[None]:
 
 
 def _answers(url: str) -> bool:
+    import urllib.error
+    import urllib.request
+
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=5).close()
     except urllib.error.HTTPError:

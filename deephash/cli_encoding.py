@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,6 @@ from .cli_errors import EXIT_INCOMPLETE, reports_errors, usage_error
 from .cli_options import Format, Output, chosen_format
 from .paths import display_path
 from .terminal import counted, note, print_skipped, progress_bar, size_text
-
-if TYPE_CHECKING:
-    from .model import HashModel
 
 __all__ = ["register", "write_onnx"]
 
@@ -49,6 +46,7 @@ def encode(
       deephash encode --list names.txt | head -3
     """
     from .code_writing import encode_files
+    from .encoding_model import load_encoding_model
     from .sync import find_collection
 
     chosen = chosen_format(format, output)
@@ -56,7 +54,7 @@ def encode(
         usage_error("say what to encode: a folder, images, or --list FILE")
     files, skipped = find_collection([*map(str, images or []), *_listed(list_file)])
     with progress_bar() as on_progress:
-        report = encode_files(files, _load(model), output, chosen, on_progress=on_progress)
+        report = encode_files(files, load_encoding_model(_file(model)), output, chosen, on_progress=on_progress)
     skipped += report.skipped
     print_skipped(skipped)
     where = f" in {display_path(output)}" if output else ""
@@ -67,18 +65,19 @@ def encode(
 
 def write_onnx(model: Path, path: Path) -> None:
     """Writes a model, by name, file or index, as ONNX."""
+    from .model import load_model
     from .onnx_export import export_onnx
 
-    export_onnx(_load(str(model)), path)
+    export_onnx(load_model(_file(str(model))), path)
     note(f"{display_path(path)}: {size_text(path.stat().st_size)}")
 
 
-def _load(name: str) -> "HashModel":
+def _file(name: str) -> Path | str:
+    """Returns the model file in an index, or the name as it is."""
     from .engine import MODEL_FILE
-    from .model import load_model
 
     inside = Path(name) / MODEL_FILE
-    return load_model(inside if inside.is_file() else name)
+    return inside if inside.is_file() else name
 
 
 def _listed(path: Path | None) -> list[str]:

@@ -18,7 +18,7 @@ from .progress import OnProgress, Progress, ignore_progress
 from .writing import replacing
 
 if TYPE_CHECKING:
-    from .model import HashModel
+    from .encoding_model import EncodingModel
 
 __all__ = ["EncodeInterrupted", "EncodeReport", "encode_files"]
 
@@ -43,7 +43,7 @@ class EncodeInterrupted(KeyboardInterrupt):
 
 def encode_files(
     files: Sequence[FileStat],
-    model: "HashModel",
+    model: "EncodingModel",
     path: str | os.PathLike[str] | None,
     format: str,
     *,
@@ -58,7 +58,7 @@ def encode_files(
 
     Raises:
         EncodeInterrupted: on Ctrl-C, once what is done was written.
-        ModelError: as ``HashModel.encoder``.
+        ModelError: as ``EncodingModel.encoder``.
         ValueError: an unknown format, or npz without a path.
     """
     check_format(format, path)
@@ -77,7 +77,7 @@ def encode_files(
 
 
 class _Run:
-    def __init__(self, files: Sequence[FileStat], model: "HashModel", on_progress: OnProgress) -> None:
+    def __init__(self, files: Sequence[FileStat], model: "EncodingModel", on_progress: OnProgress) -> None:
         self.report = EncodeReport()
         self.interrupted = False
         self._files = files

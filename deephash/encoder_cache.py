@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,19 +14,24 @@ import platformdirs
 import xxhash
 
 from .input_spec import InputSpec
+from .machine import processor
 from .openvino_import import import_openvino
 from .writing import replacing
 
 __all__ = ["EncoderCache"]
 
-# A network of EfficientNet-Lite0 takes 24 MB.
+# A network of EfficientNet-Lite0 takes 24 MB, and as much again compiled.
 _MAX_NETWORKS = 8
 _MAX_VERDICTS = 1_000
 _VERDICTS = "equal_bits.json"
+_N_SUM_BYTES = 16
 
 
 class EncoderCache:
-    """A folder of converted networks and of how their codes compared; whatever fails there is as if it were empty.
+    """A folder of converted networks and of how they compared; whatever fails there is as if it were empty.
+
+    A network is known by ``weights``, the name of a backbone and the digest of its weights, and by what it wants to see
+    of an image: both are built into it. Which hash layers follow it is no matter here.
 
     Args:
         folder: made when something is kept.
@@ -72,14 +76,30 @@ class EncoderCache:
             for old in kept[_MAX_NETWORKS:]:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def equal_bits(self, fingerprint: str, encoder: str) -> float | None:
-        """Returns which share of the bits of a model that encoder was found to keep, or None where nobody looked."""
-        value = self._verdicts().get(_verdict_key(fingerprint, encoder))
+    def compiled(self, weights: str, spec: InputSpec, encoder: str) -> bytes | None:
+        """Returns the network as that encoder exported it on such a processor, or None where it is not here whole."""
+        try:
+            with self._compiled_file(weights, spec, encoder).open("rb") as file:
+                digest, compiled = file.read(_N_SUM_BYTES), file.read()
+            os.utime(self._network_folder(weights, spec))  # used just now
+        except OSError:
+            return None
+        return compiled if xxhash.xxh3_128_digest(compiled) == digest else None
+
+    def put_compiled(self, weights: str, spec: InputSpec, encoder: str, compiled: bytes) -> None:
+        """Keeps what an encoder exported, beside the network that it was made of."""
+        with contextlib.suppress(OSError), replacing(self._compiled_file(weights, spec, encoder)) as file:
+            file.write(xxhash.xxh3_128_digest(compiled))  # OpenVINO would compute with damaged weights
+            file.write(compiled)
+
+    def equal_bits(self, weights: str, spec: InputSpec, encoder: str) -> float | None:
+        """Returns which share of the bits that encoder keeps on such a processor, or None where nobody has looked."""
+        value = self._verdicts().get(_verdict_key(weights, spec, encoder))
         return value if isinstance(value, float) else None
 
-    def put_equal_bits(self, fingerprint: str, encoder: str, share: float) -> None:
+    def put_equal_bits(self, weights: str, spec: InputSpec, encoder: str, share: float) -> None:
         """Keeps what was found."""
-        verdicts = self._verdicts() | {_verdict_key(fingerprint, encoder): share}
+        verdicts = self._verdicts() | {_verdict_key(weights, spec, encoder): share}
         latest = dict(list(verdicts.items())[-_MAX_VERDICTS:])
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -94,13 +114,19 @@ class EncoderCache:
         return verdicts if isinstance(verdicts, dict) else {}
 
     def _network_folder(self, weights: str, spec: InputSpec) -> Path:
-        what = json.dumps([weights, spec.to_dict(), import_openvino().__version__])
-        return self._folder / xxhash.xxh3_128_hexdigest(what.encode())
+        return self._folder / _digest(weights, spec.to_dict(), import_openvino().__version__)
+
+    def _compiled_file(self, weights: str, spec: InputSpec, encoder: str) -> Path:
+        return self._network_folder(weights, spec) / f"{encoder}-{_digest(processor())}.compiled"
 
 
-def _verdict_key(fingerprint: str, encoder: str) -> str:
+def _verdict_key(weights: str, spec: InputSpec, encoder: str) -> str:
     # Another version may compute something else; so may another processor, with which a folder may be shared.
-    return f"{fingerprint} {encoder} {import_openvino().__version__} {platform.processor() or platform.machine()}"
+    return f"{encoder} {_digest(weights, spec.to_dict(), import_openvino().__version__, processor())}"
+
+
+def _digest(*what: object) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(what).encode())
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from .images import load_image, preprocess
 from .model_file import ModelCard, read_card
 
 if TYPE_CHECKING:
-    from .model import HashModel
+    from .encoding_model import EncodingModel
 
 __all__ = ["MODEL_FILE", "ImageSearch"]
 
@@ -29,15 +29,15 @@ _ENCODE_BATCH = 32
 class ImageSearch:
     """Finds similar images in one index.
 
-    A context manager; any number may be open for reading at once, in any number of processes. torch and the model are
-    loaded when an image has to be encoded: queries by id and by code, and all else, go without.
+    A context manager; any number may be open for reading at once, in any number of processes. The model is loaded when
+    an image has to be encoded: queries by id and by code, and all else, go without.
 
     Args:
         store: the opened store; closed with this object.
         model: the store's model, when it is at hand; else it is read from the index folder.
     """
 
-    def __init__(self, store: Store, model: "HashModel | None" = None):
+    def __init__(self, store: Store, model: "EncodingModel | None" = None):
         self.store = store
         if model is not None:
             self.__dict__["model"] = model
@@ -81,12 +81,12 @@ class ImageSearch:
         return card
 
     @cached_property
-    def model(self) -> "HashModel":
-        """The model that the index was built with, loaded at first use. Raises ModelError as ``card``."""
+    def model(self) -> "EncodingModel":
+        """The model that the index was built with, loaded at first use, to encode. Raises ModelError as ``card``."""
         self.card  # noqa: B018 - checks that the file is the right one, in milliseconds
-        from .model import load_model
+        from .encoding_model import load_encoding_model
 
-        return load_model(self.folder / MODEL_FILE)
+        return load_encoding_model(self.folder / MODEL_FILE)
 
     # Queries.
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from index import FileStat
 
+from .encoding_model import EncodingModel, load_encoding_model
 from .errors import CollectionError
 from .image_batches import ImageBatches
 from .image_files import Decoded, Failed
-from .model import HashModel, load_model, untrained_model
 from .model_file import DEFAULT_MODEL, builtin_models, find_model, read_card
 from .progress import OnProgress, Progress, ignore_progress
 from .shallow import ITQ
@@ -59,7 +59,7 @@ def choose_model(
     n_bits: int | None = None,
     backbone: str | None = None,
     on_progress: OnProgress = ignore_progress,
-) -> tuple[HashModel, Sample | None]:
+) -> tuple[EncodingModel, Sample | None]:
     """Returns the model for a new index, and the sample of the files whose features were computed on the way.
 
     The model named, if one is; else one of ``n_bits`` (default 128) fitted to a sample of the files, on ``backbone``
@@ -74,12 +74,12 @@ def choose_model(
     if model is not None:
         if backbone is not None:
             raise ValueError("a model has its backbone already: give either a model or a backbone, not both")
-        named = load_model(model)
+        named = load_encoding_model(model)
         if n_bits not in (None, named.n_bits):
             raise ValueError(f"the model {named.name} has {named.n_bits} bits, not {n_bits}: leave the bits out")
         return named, None
     general = read_card(find_model(DEFAULT_MODEL)).backbone
-    base = load_model(DEFAULT_MODEL) if backbone in (None, general) else untrained_model(backbone)
+    base = load_encoding_model(DEFAULT_MODEL) if backbone in (None, general) else _untrained_model(backbone)
     n_bits = n_bits or DEFAULT_BITS
     sample = sample_features(base, sample_files(files), on_progress=on_progress)
     if not sample.images:
@@ -93,7 +93,13 @@ def choose_model(
     # On the same backbone as the base: the features of the sample serve it too.
     if f"general-{n_bits}" not in builtin_models():
         raise CollectionError(_too_few(len(sample.images), f"of {n_bits} bits"))
-    return load_model(f"general-{n_bits}"), sample
+    return load_encoding_model(f"general-{n_bits}"), sample
+
+
+def _untrained_model(backbone: str) -> EncodingModel:
+    from .model import untrained_model
+
+    return untrained_model(backbone)
 
 
 def _too_few(n_images: int, what: str) -> str:
@@ -112,7 +118,7 @@ def sample_files(files: Sequence[FileStat], size: int = SAMPLE_SIZE) -> list[Fil
     return [files[i] for i in chosen]
 
 
-def sample_features(model: HashModel, files: Sequence[FileStat], *, on_progress: OnProgress) -> Sample:
+def sample_features(model: EncodingModel, files: Sequence[FileStat], *, on_progress: OnProgress) -> Sample:
     """Returns the features of the files that can be read; their pixels for the model are let go."""
     images: list[Decoded] = []
     failed: list[Failed] = []
@@ -128,14 +134,14 @@ def sample_features(model: HashModel, files: Sequence[FileStat], *, on_progress:
 
 
 def fit_hash_layer(
-    model: HashModel,
+    model: EncodingModel,
     features: NDArray[np.float32],
     n_bits: int,
     *,
     collection: str,
     blocks: Literal["leading", "following"] = "leading",
     block_width: int = COLLECTION_BLOCK_WIDTH,
-) -> HashModel:
+) -> EncodingModel:
     """Returns the model with a hash layer fitted to the features by ITQ; ``collection`` is a name for its card.
 
     ``blocks`` and ``block_width`` as in ``ITQ``: the default is best for the collection that the features come from,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +14,9 @@ from index import FileStat
 from .image_files import Decoded, Failed, decode_file
 from .image_limits import MAX_PIXELS
 from .input_spec import InputSpec
+from .machine import count_processors
 
-__all__ = ["Decode", "ImageBatches", "count_processors"]
+__all__ = ["Decode", "ImageBatches"]
 
 Decode: TypeAlias = Callable[[FileStat, InputSpec], Decoded | Failed]
 """Hashes, decodes and prepares one file; whatever is wrong with it comes back as `Failed`."""
@@ -81,8 +81,3 @@ class ImageBatches:
                 yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def count_processors() -> int:
-    """Returns how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

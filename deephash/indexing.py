@@ -103,7 +103,7 @@ def _create(
 ) -> "tuple[ImageSearch, Sample | None]":
     if not index.absolute().parent.is_dir():
         raise FileNotFoundError(f"cannot create {index}: the folder {index.absolute().parent} does not exist")
-    from .fitting import choose_model  # torch comes with it: not needed where an index exists and nothing is new
+    from .fitting import choose_model  # not needed where an index exists
 
     model, sample = choose_model(
         index.stem, files, model=wish.model, n_bits=wish.n_bits, backbone=wish.backbone, on_progress=on_progress

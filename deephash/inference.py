@@ -1,14 +1,16 @@
 """Makes a trained network faster to run without changing what it computes; says what a device is fast at."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .machine import has_bf16_instructions
 
 __all__ = ["has_fast_bf16", "inference_copy", "run_in_parts", "unfold_batch_norms"]
 
@@ -20,10 +22,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Returns whether a device computes in bfloat16: a GPU made for it, or a CPU with AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: Mapping[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # which older versions of torch lack
-    return device.type == "cpu" and any(map(capabilities.get, ("avx512_bf16", "amx_bf16")))
+    return device.type == "cpu" and has_bf16_instructions()
 
 
 def inference_copy(module: nn.Module, size: int) -> nn.Module:

@@ -1,7 +1,6 @@
 """HashModel: backbone -> L2 norm -> hash layer -> logits -> bits -> codes, and its one self-describing file."""
 
 import copy
-import hashlib
 import os
 from dataclasses import replace
 from typing import Any, Self
@@ -13,13 +12,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
 
-from index.codes import check_n_bits, pack_bits
+from index.codes import check_n_bits
 
 from .backbones import PACKAGED, Backbone, create_backbone, weights_digest
-from .encoders import Encoder, choose_encoder
+from .encoders import Encoder
+from .encoding_model import EncodingModel, check_hash_layer
 from .errors import ModelError
 from .input_spec import InputSpec
 from .model_file import ModelCard, find_model, read_card
+from .torch_encoders import choose_encoder
 from .writing import replacing
 
 __all__ = ["HashModel", "best_device", "load_model", "untrained_model"]
@@ -32,11 +33,8 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-class HashModel(nn.Module):
-    """Turns images into binary codes.
-
-    A feature vector of the backbone, divided by its L2 norm, goes through one linear hash layer;
-    ``bits = logits > 0``. The model carries its preprocessing (``input_spec``) and says who it is (``card``).
+class HashModel(nn.Module, EncodingModel):
+    """A model as a network of PyTorch: to learn with, and to encode with where no converted network is at hand.
 
     Args:
         backbone: the feature extractor.
@@ -65,14 +63,7 @@ class HashModel(nn.Module):
         licence: str = "Apache-2.0",
     ):
         super().__init__()
-        n_bits = check_n_bits(len(weight))
-        if weight.shape != (n_bits, backbone.n_features) or bias.shape != (n_bits,):
-            raise ValueError(
-                f"the hash layer is {weight.shape} + {bias.shape}, but {backbone.name} gives {backbone.n_features} "
-                f"features: weight must be (n_bits, {backbone.n_features}) and bias (n_bits,)"
-            )
-        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            raise ValueError("the hash layer has values that are not finite: fit it again")
+        n_bits = check_hash_layer(weight, bias, backbone.name, backbone.n_features)
         self.backbone = backbone.module
         self.hash_layer = nn.Linear(backbone.n_features, n_bits)
         with torch.no_grad():
@@ -106,28 +97,10 @@ class HashModel(nn.Module):
             self._encoder = choose_encoder(self)
         return self._encoder
 
-    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns features ``(B, n_features) float32`` of unit length for ``(B, size, size, 3) uint8`` pixels."""
-        size = self.input_spec.size
-        if pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or pixels.dtype != np.uint8:
-            raise ValueError(
-                f"pixels are {pixels.dtype} {pixels.shape}; {self.name} wants uint8 (B, {size}, {size}, 3): "
-                f"images.preprocess(image, model.input_spec) makes them"
-            )
-        return self.encoder(pixels)
-
-    def logits_of_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns logits ``(B, n_bits) float32`` of unit-length features ``(B, n_features) float32``."""
-        weight = self.hash_layer.weight.detach().cpu().numpy()
-        return features @ weight.T + self.hash_layer.bias.detach().cpu().numpy()
-
-    def codes_of_features(self, features: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Returns codes ``(B, ceil(n_bits / 8)) uint8`` of unit-length features ``(B, n_features) float32``."""
-        return pack_bits(self.logits_of_features(features) > 0)
-
-    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Returns codes ``(B, ceil(n_bits / 8)) uint8`` of ``(B, size, size, 3) uint8`` pixels."""
-        return self.codes_of_features(self.features(pixels))
+    def hash_layer_arrays(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns weight ``(n_bits, n_features) float32`` and bias ``(n_bits,) float32``."""
+        layer = self.hash_layer
+        return layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode; drops the encoder, since the weights are about to change."""
@@ -135,10 +108,24 @@ class HashModel(nn.Module):
             self._encoder = None
         return super().train(mode)
 
-    def with_hash_layer(self, weight: NDArray[np.float32], bias: NDArray[np.float32], **facts: Any) -> "HashModel":
-        """Returns a model on the same backbone and preprocessing with another hash layer; ``facts`` as in the class."""
+    def with_hash_layer(
+        self,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        *,
+        name: str,
+        method: str,
+        training: dict[str, Any] | None = None,
+        licence: str = "Apache-2.0",
+    ) -> "HashModel":
+        """Returns a model on the same backbone and preprocessing with another hash layer; facts as in the class."""
         backbone = replace(self._backbone_info, module=self.backbone)  # training may have put another in its place
-        return HashModel(backbone, weight, bias, input_spec=self.input_spec, **facts).to(self.hash_layer.weight.device)
+        model = HashModel(
+            backbone, weight, bias, name=name, method=method, input_spec=self.input_spec, training=training,
+            licence=licence,
+        )  # fmt: skip
+        model._encoder = self._encoder  # of the same backbone
+        return model.to(self.hash_layer.weight.device)
 
     def prefix(self, n_bits: int) -> "HashModel":
         """Returns a model, NAME-N, whose codes are the first n_bits of this one's; good ones if it was trained so.
@@ -151,8 +138,7 @@ class HashModel(nn.Module):
         facts = {name: fact for name, fact in self.training_facts.items() if name not in ("map", "map_of_first_bits")}
         measured = self.training_facts.get("map_of_first_bits", {}).get(str(n_bits))
         return self.with_hash_layer(
-            self.hash_layer.weight.detach().cpu().numpy()[:n_bits],
-            self.hash_layer.bias.detach().cpu().numpy()[:n_bits],
+            *(array[:n_bits] for array in self.hash_layer_arrays()),
             name=f"{self.name}-{n_bits}",
             method=self.method,
             training=facts | {"first_bits_of": self.name} | ({} if measured is None else {"map": measured}),
@@ -164,22 +150,9 @@ class HashModel(nn.Module):
     @property
     def card(self) -> ModelCard:
         """The card of the model as it is now; its fingerprint is computed from the weights."""
-        digest = weights_digest(self.backbone)
-        spec = self.input_spec.to_dict()
-        identity = f"{self.n_bits} {self._backbone_info.name} {digest} {sorted(spec.items())} "
-        fingerprint = hashlib.sha256(identity.encode() + weights_digest(self.hash_layer).encode()).hexdigest()[:32]
-        return ModelCard(
-            name=self.name,
-            method=self.method,
-            n_bits=self.n_bits,
-            backbone=self._backbone_info.name,
-            backbone_weights="package" if self._backbone_info.weights == "package" else "file",
-            backbone_digest=digest,
-            input_spec=self.input_spec,
-            fingerprint=fingerprint,
-            licence=self.licence,
-            training=self.training_facts,
-        )
+        backbone = self._backbone_info
+        weights = "package" if backbone.weights == "package" else "file"
+        return self._card(backbone.name, weights, weights_digest(self.backbone))
 
     def to_bytes(self, *, half: bool = False) -> bytes:
         """Returns the model as the bytes of a .safetensors file.

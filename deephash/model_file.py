@@ -3,19 +3,32 @@
 Also where the built-in models lie. Reading and writing of weights: ``model.py``.
 """
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from index.codes import check_n_bits
 
 from .errors import ModelError
 from .input_spec import InputSpec
 
-__all__ = ["DEFAULT_MODEL", "ModelCard", "builtin_models", "find_model", "read_card"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "ModelCard",
+    "arrays_digest",
+    "builtin_models",
+    "compute_fingerprint",
+    "find_model",
+    "read_card",
+]
 
 DEFAULT_MODEL = "general-128"
 CARD_VERSION = 1
@@ -57,6 +70,29 @@ class ModelCard:
         """Returns the metadata map to write into a .safetensors file."""
         values = asdict(self) | {"input_spec": self.input_spec.to_dict(), "version": CARD_VERSION}
         return {_METADATA_KEY: json.dumps(values, sort_keys=True)}
+
+
+def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Returns 64 hex digits: the SHA-256 of arrays that are contiguous: names, types, shapes and bytes, in order."""
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def compute_fingerprint(
+    backbone: str,
+    backbone_digest: str,
+    input_spec: InputSpec,
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+) -> str:
+    """Returns the fingerprint of a model with that hash layer, as in ``ModelCard``."""
+    spec = sorted(input_spec.to_dict().items())
+    identity = f"{len(weight)} {backbone} {backbone_digest} {spec} "
+    hash_layer = arrays_digest({"weight": weight, "bias": bias})
+    return hashlib.sha256(identity.encode() + hash_layer.encode()).hexdigest()[:32]
 
 
 def read_card(path: str | os.PathLike[str]) -> ModelCard:

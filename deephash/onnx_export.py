@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .encoders import PixelsToFeatures
 from .errors import ModelError
+from .torch_encoders import PixelsToFeatures
 from .writing import replacing
 
 if TYPE_CHECKING:

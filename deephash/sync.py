@@ -24,8 +24,8 @@ from .image_formats import IMAGE_SUFFIXES
 from .progress import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:
+    from .encoding_model import EncodingModel
     from .fitting import Sample
-    from .model import HashModel
 
 __all__ = ["Annotate", "SyncInterrupted", "SyncReport", "SyncTask", "find_collection"]
 
@@ -101,7 +101,7 @@ class SyncTask:
     def __init__(
         self,
         store: Store,
-        load_model: "Callable[[], HashModel]",
+        load_model: "Callable[[], EncodingModel]",
         *,
         annotate: Annotate | None = None,
         on_progress: OnProgress = ignore_progress,
@@ -159,10 +159,10 @@ class SyncTask:
         return self._finish(files, unreadable)
 
     @functools.cached_property
-    def _copy_model(self) -> "HashModel":
-        from .model import load_model  # torch comes with it
+    def _copy_model(self) -> "EncodingModel":
+        from .encoding_model import load_encoding_model
 
-        return load_model(COPY_MODEL)
+        return load_encoding_model(COPY_MODEL)
 
     def _put_sample(self, sample: "Sample") -> None:
         model = self._load_model()

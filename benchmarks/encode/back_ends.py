@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deephash.encoders import PixelsToFeatures, TorchEncoder, choose_encoder
 from deephash.errors import ModelError
 from deephash.model import HashModel
+from deephash.torch_encoders import PixelsToFeatures, TorchEncoder, choose_encoder
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 

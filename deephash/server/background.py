@@ -13,23 +13,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from index import Store
 from index.errors import DeepHashError
 
 from ..engine import ImageSearch
 from ..errors import CollectionError
-from ..image_batches import count_processors
+from ..machine import count_cores, count_processors
 from ..progress import OnProgress, Progress
 from ..sync import SyncInterrupted, SyncReport
 from .decode_tasks import attach_process
 from .decoding import DecodePool
 from .stores import Stores
 from .sync_jobs import SyncJob
-
-if TYPE_CHECKING:
-    from ..model import HashModel
 
 __all__ = ["Background", "Decoding"]
 
@@ -225,15 +222,10 @@ class _Worker:
             # One processor less: the caches and clock of all that work on others are felt by those who are asked.
             n_processors = max(1, count_processors() - 1)
             pool = replace(decoding, workers=min(decoding.workers or n_processors, n_processors)).pool(max_waiting=0)
-
-            def load_model() -> HashModel:
-                import torch
-
-                torch.set_num_threads(min(torch.get_num_threads(), n_processors))
-                return search.model
-
+            # Read when the model is loaded, by whichever computes its features: OpenVINO as we start it, or torch.
+            os.environ["OMP_NUM_THREADS"] = str(min(count_cores(), n_processors))
             try:
-                report = job.run(search.store, load_model, decode=pool.decode, on_progress=self._on_progress)
+                report = job.run(search.store, lambda: search.model, decode=pool.decode, on_progress=self._on_progress)
             finally:
                 pool.close()
                 self._changing.acquire()  # for ever: what is asked from now on finds the store closed

@@ -13,10 +13,10 @@ from pebble import ProcessExpired, ProcessPool
 
 from index import FileStat
 
-from ..image_batches import count_processors
 from ..image_errors import ImageError
 from ..image_files import Decoded, Failed
 from ..input_spec import InputSpec
+from ..machine import count_processors
 from .decode_tasks import Refused, decode_listed, limit_process, wake
 from .errors import busy
 

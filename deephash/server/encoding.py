@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .errors import busy
 
 if TYPE_CHECKING:
-    from ..model import HashModel
+    from ..encoding_model import EncodingModel
 
 __all__ = ["Encoder"]
 
@@ -35,7 +35,7 @@ class Encoder:
 
     def __init__(
         self,
-        load_model: Callable[[], HashModel],
+        load_model: Callable[[], EncodingModel],
         *,
         max_batch: int,
         max_waiting: int,
@@ -44,7 +44,7 @@ class Encoder:
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._on_batch = on_batch
-        self._model: Future[HashModel] = Future()
+        self._model: Future[EncodingModel] = Future()
         self._items: deque[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = deque()
         self._n_waiting = 0
         self._changed = threading.Condition()
@@ -71,11 +71,11 @@ class Encoder:
         error = self._model.exception() if self._model.done() else None
         return None if error is None else str(error)
 
-    def model(self) -> HashModel:
+    def model(self) -> EncodingModel:
         """Returns the model; waits until it is loaded. Raises what loading it raised."""
         return self._model.result()
 
-    async def loaded(self) -> HashModel:
+    async def loaded(self) -> EncodingModel:
         """Returns the model as `model` does, without holding up others."""
         return await asyncio.wrap_future(self._model) if not self._model.done() else self._model.result()
 
@@ -108,7 +108,7 @@ class Encoder:
             model = load_model()
             size = model.input_spec.size
             model.features(np.zeros((1, size, size, 3), np.uint8))  # folds the network, before anybody waits for it
-            # The objects of torch stay: collections, which hold up all threads, need not look at them again and again.
+            # What came with the model stays: collections, which hold up all threads, need not look at it again.
             gc.freeze()
         except BaseException as error:
             self._model.set_exception(error)
@@ -137,7 +137,7 @@ class Encoder:
         return batch
 
     def _encode(
-        self, model: HashModel | None, batch: Sequence[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]
+        self, model: EncodingModel | None, batch: Sequence[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]
     ) -> None:
         try:
             if model is None:

@@ -52,7 +52,7 @@ def serve(settings: ServerSettings, *, on_start: Callable[[str], None]) -> None:
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         server = _Server(config, app.state.service, lambda: on_start(url))
         server.run([listener])
-    gc.freeze()  # Python's last collection would look at all of torch, which takes a second
+    gc.freeze()  # Python's last collection would look at all of torch, where that is loaded, for a second
 
 
 class _Server(uvicorn.Server):

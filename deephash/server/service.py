@@ -30,7 +30,7 @@ from .stores import Stores
 from .sync_jobs import SyncJob
 
 if TYPE_CHECKING:
-    from ..model import HashModel
+    from ..encoding_model import EncodingModel
 
 __all__ = ["Service"]
 
@@ -65,7 +65,7 @@ class Service:
         self._quick = CapacityLimiter(8)
         self._patient = CapacityLimiter(2)
 
-    def _load_model(self) -> HashModel:
+    def _load_model(self) -> EncodingModel:
         return self.search.model
 
     async def start(self) -> None:

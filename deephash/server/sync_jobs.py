@@ -18,7 +18,7 @@ from ..sync import Annotate, SyncReport, SyncTask
 from .uploads import annotations_of_uploads, forget_annotations
 
 if TYPE_CHECKING:
-    from ..model import HashModel
+    from ..encoding_model import EncodingModel
 
 __all__ = ["SyncJob"]
 
@@ -51,7 +51,7 @@ class SyncJob:
     def run(
         self,
         store: Store,
-        load_model: Callable[[], HashModel],
+        load_model: Callable[[], EncodingModel],
         *,
         decode: Decode,
         on_progress: OnProgress,

@@ -94,7 +94,7 @@ def fast(monkeypatch, tiny_model):
     from deephash import fitting
 
     monkeypatch.setattr(deephash.demo, "load_cifar10_sample", lambda: smaller_sample(40, 40))
-    monkeypatch.setattr(fitting, "load_model", lambda name: tiny_model)
+    monkeypatch.setattr(fitting, "load_encoding_model", lambda name: tiny_model)
 
 
 def test_a_second_demo_replaces_the_first_and_nothing_else(fast, tmp_path):

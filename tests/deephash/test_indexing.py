@@ -48,9 +48,9 @@ def indexed(photos, index, tiny_file):
 @pytest.fixture
 def fast_default(monkeypatch, tiny_model):
     """Lets the default model be a tiny one of 64 bits, and fitting begin at 50 images."""
-    real = fitting.load_model
+    real = fitting.load_encoding_model
     monkeypatch.setattr(
-        fitting, "load_model", lambda name: tiny_model if name in ("general-128", "general-64") else real(name)
+        fitting, "load_encoding_model", lambda name: tiny_model if name in ("general-128", "general-64") else real(name)
     )
     monkeypatch.setattr(fitting, "MIN_IMAGES", 50)
 
@@ -130,7 +130,7 @@ def test_too_few_to_fit_what_was_asked_says_so(photos, index, fast_default, monk
         CollectionError, match=r"40 readable images are too few to fit a model of 37 bits \(50 are needed\)"
     ):
         index_images(photos, index, n_bits=37)
-    monkeypatch.setattr(fitting, "untrained_model", lambda name: tiny_model)
+    monkeypatch.setattr(fitting, "_untrained_model", lambda name: tiny_model)
     with pytest.raises(CollectionError, match="too few to fit a model on the backbone test_resnet"):
         index_images(photos, index, backbone="test_resnet")
     assert not index.exists()
@@ -143,7 +143,7 @@ def test_another_backbone_is_fitted_on(photos, index, fast_default, monkeypatch,
         Backbone("test_efficientnet", backbone.module, 256, tiny_model.input_spec, "pretrained"), zeros, zeros[:, 0],
         name="test_efficientnet", method="none",
     )  # fmt: skip
-    monkeypatch.setattr(fitting, "untrained_model", lambda name: blank)
+    monkeypatch.setattr(fitting, "_untrained_model", lambda name: blank)
     write_photos(photos, 40, 60)
     report = index_images(photos, index, backbone="test_efficientnet", n_bits=100)
     assert report.fitted_to == 60

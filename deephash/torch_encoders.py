@@ -1,0 +1,198 @@
+"""Back-ends of PyTorch, and the choice of one: the fastest whose features give the bits of plain PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from .encoder_cache import EncoderCache
+from .encoders import (
+    BACK_ENDS,
+    CHUNK,
+    VARIABLE,
+    Encoder,
+    OpenVINOEncoder,
+    computes_in_bf16,
+    has_openvino,
+    keeps_codes,
+    wished_back_end,
+)
+from .errors import ModelError
+from .images import preprocess
+from .inference import inference_copy
+from .input_spec import InputSpec
+from .openvino_network import convert
+from .samples import load_cifar10_sample
+from .shallow import LSH
+
+if TYPE_CHECKING:
+    from .model import HashModel
+
+__all__ = ["PixelsToFeatures", "TorchEncoder", "choose_encoder"]
+
+_N_PROBES = 64
+_PROBE_BITS = 256
+
+
+class TorchEncoder:
+    """The network in PyTorch, its batch norms folded into its convolutions.
+
+    Args:
+        backbone: the network; it is copied.
+        spec: of the images.
+        device: where it runs.
+        half: compute in float16 where autocast does.
+    """
+
+    def __init__(self, backbone: nn.Module, spec: InputSpec, device: torch.device, *, half: bool = False) -> None:
+        self.name = f"{device.type}-fp16" if half else device.type if device.type != "cpu" else "torch"
+        self._device, self._half = device, half
+        module = PixelsToFeatures(backbone, spec)
+        self._module = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns the features."""
+        # A CPU is fastest with few images at a time, which also leaves memory alone; a GPU with many.
+        step = CHUNK if self._device.type == "cpu" else max(1, len(pixels))
+        parts = [self._features(pixels[start : start + step]) for start in range(0, max(1, len(pixels)), step)]
+        return np.concatenate(parts)
+
+    def _features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):
+            images = torch.tensor(np.ascontiguousarray(pixels)).to(self._device)
+            return self._module(images).float().cpu().numpy()
+
+
+def choose_encoder(model: HashModel) -> Encoder:
+    """Returns the back-end that ``$DEEPHASH_ENCODER`` names, or else the first of ``BACK_ENDS`` that keeps the codes.
+
+    Raises:
+        ModelError: the variable names none, or one that this machine lacks.
+    """
+    wish = wished_back_end()
+    candidates = _Candidates(model)
+    if wish != "auto":
+        encoder = candidates.make(wish)
+        if encoder is None:
+            raise ModelError(f"{VARIABLE} is {wish!r}, which this machine lacks: unset it")
+        return encoder
+    for name in BACK_ENDS[:-1]:
+        encoder = candidates.make_if_it_keeps_codes(name)
+        if encoder is not None:
+            return encoder
+    return candidates.plain
+
+
+class _Candidates:
+    """Back-ends made for one network, and the reference that they are judged by.
+
+    The verdict is the network's, whatever hash layer follows: bits by random hyperplanes through the mean of the
+    reference's features change where the features do. So a hash layer fitted a moment ago needs no probe of its own.
+    """
+
+    def __init__(self, model: HashModel) -> None:
+        self._backbone, self._spec = model.backbone, model.input_spec
+        card = model.card
+        self._weights = f"{card.backbone} {card.backbone_digest}"
+        self._cache = EncoderCache.default()
+
+    def make(self, name: str) -> Encoder | None:
+        """Returns the back-end, or None where this machine has no such thing or it cannot run the network."""
+        backbone, spec = self._backbone, self._spec
+        if name.startswith("cuda"):
+            cuda = torch.device("cuda")
+            return TorchEncoder(backbone, spec, cuda, half=name == "cuda-fp16") if torch.cuda.is_available() else None
+        if name == "mps":
+            return TorchEncoder(backbone, spec, torch.device("mps")) if torch.backends.mps.is_available() else None
+        if name == "torch":
+            return self.plain
+        if not has_openvino() or (name == "openvino-bf16" and not computes_in_bf16()):
+            return None
+        network = self._cache.compiled(self._weights, self._spec, name) or self._network
+        return None if network is None else OpenVINOEncoder(network, bf16=name == "openvino-bf16")
+
+    def make_if_it_keeps_codes(self, name: str) -> Encoder | None:
+        """Returns the back-end if its bits on the probe are those of plain PyTorch; asks the cache first."""
+        equal = self._cache.equal_bits(self._weights, self._spec, name)
+        if equal is not None and not keeps_codes(name, equal):
+            return None
+        encoder = self.make(name)
+        if encoder is not None and equal is None:
+            lsh, expected = self._reference
+            features = encoder(self._probe)
+            equal = float((lsh.bits(_finite(features)) == expected).mean())
+            self._cache.put_equal_bits(self._weights, self._spec, name, equal)
+            if isinstance(encoder, OpenVINOEncoder) and keeps_codes(name, equal):
+                self._keep_compiled(encoder, features)
+        return None if equal is None or not keeps_codes(name, equal) else encoder
+
+    def _keep_compiled(self, encoder: OpenVINOEncoder, features: NDArray[np.float32]) -> None:
+        """Keeps the compiled network if it can be read again, to compute the same to the last bit."""
+        exported = encoder.export()
+        again = OpenVINOEncoder(exported, bf16=encoder.name == "openvino-bf16")
+        with contextlib.suppress(RuntimeError):
+            if np.array_equal(again(self._probe), features):
+                self._cache.put_compiled(self._weights, self._spec, encoder.name, exported)
+
+    @functools.cached_property
+    def plain(self) -> TorchEncoder:
+        """The encoder in float32 PyTorch on the CPU."""
+        return TorchEncoder(self._backbone, self._spec, torch.device("cpu"))
+
+    @functools.cached_property
+    def _network(self) -> Any | None:
+        network = self._cache.network(self._weights, self._spec)
+        if network is None:
+            network = convert(PixelsToFeatures(self._backbone, self._spec), self._spec.size)
+            if network is not None:
+                self._cache.put_network(self._weights, self._spec, network)
+        return network
+
+    @functools.cached_property
+    def _probe(self) -> NDArray[np.uint8]:
+        from PIL import Image
+
+        pictures = load_cifar10_sample().database_images[:_N_PROBES]
+        return np.stack([preprocess(Image.fromarray(picture), self._spec) for picture in pictures])
+
+    @functools.cached_property
+    def _reference(self) -> tuple[LSH, NDArray[np.bool_]]:
+        features = _finite(self.plain(self._probe))
+        lsh = LSH(_PROBE_BITS).fit(features)
+        return lsh, lsh.bits(features)
+
+
+def _finite(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    # What overflows in float16 is no number, and gives no right bit.
+    return np.nan_to_num(features, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+class PixelsToFeatures(nn.Module):
+    """From ``(B, size, size, 3) uint8`` pixels to features ``(B, n_features)`` of unit length, in one network.
+
+    Args:
+        backbone: the network; it is copied, its batch norms folded into its convolutions.
+        spec: of the images.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, backbone: nn.Module, spec: InputSpec) -> None:
+        super().__init__()
+        self.network = inference_copy(backbone, spec.size)
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1))
+        self.eval()
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Returns the features."""
+        images = pixels.permute(0, 3, 1, 2)  # NHWC bytes are channels_last
+        features = self.network((images.float() / 255 - self.mean) / self.std)
+        return nn.functional.normalize(features.float())
