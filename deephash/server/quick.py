@@ -96,7 +96,7 @@ class QuickSearch:
                 (code,) = store.codes([id])
             assert code is not None
             found = search_answer(store, [("image" if id is None else "id", id, code)], question)
-            self._epoch = store.epoch
+            self._epoch = found["epoch"]
             return found
 
     async def _follow(self) -> None:
