@@ -19,7 +19,6 @@ SERVE = [
     "prometheus-client>=0.21",
     "cachetools>=5.5",
     # Processes that decode strangers' images, each task with a time limit.
-    "pebble>=5.1",
     *CLIENT,
 ]
 TRASH = ["Send2Trash>=2.0"]

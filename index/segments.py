@@ -28,7 +28,7 @@ _GROWTH = 8
 # Codes beside the largest segment, and codes without ids, may be this share of it: more are merged, in the background
 # from so many codes on.
 _STALE_SHARE = 1 / 64
-_BACKGROUND_ABOVE = 1 << 18
+_BACKGROUND_ABOVE = 1 << 14
 # A subset is built again when a larger share of its codes than this (and more than the floor) has no ids left.
 _REBUILD_SHARE = 0.1
 # A table of all ids in a range is looked up where ids are not much fewer.

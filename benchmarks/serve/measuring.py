@@ -5,6 +5,7 @@ import itertools
 import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.serve.load import KINDS, Connection
-from benchmarks.serve.server import Memory, Served, ask
+from benchmarks.serve.server import Memory, Served, ask, ask_counting
 from deephash.image_limits import MAX_PIXELS
 from deephash.model import HashModel
 from deephash.server.decode_tasks import prepare
@@ -61,7 +62,8 @@ def uploads(
     """Searches by photograph beside what they cannot do without, in turns.
 
     One client beside decoding, forward pass and binarising of one image; many beside the forward pass of batches, and
-    beside what decoding on the same processors leaves of it.
+    beside what decoding on the same processors leaves of it. ``core_ms`` says who takes how much of a processor for
+    each search of the many, the clients among them; ``encoder_core_ms`` what the encoder takes alone.
     """
     files, spec = [path.read_bytes() for path in photos], model.input_spec
     pixels = [prepare(data, spec, MAX_PIXELS) for data in files[:32]]
@@ -79,14 +81,22 @@ def uploads(
     load = load | {"shares": {"upload": 1.0}}
     ask(server, **load, clients=budget.upload_clients, seconds=_WARM_UP_SECONDS)
     single, bare, decoding, rates, batch_rates = [], [], [], [], []
+    spent: Counter[str] = Counter()
+    n_answers, encoder_seconds, n_encoded = 0, 0.0, 0
     for number in range(budget.rounds):
         seconds = budget.round_seconds
         bare += _timed(one, seconds / 2)
         decoding += _timed(decoded, seconds / 4)
         single.append(ask(server, **load, clients=1, seconds=seconds / 2, seed=number))
-        batch_rates.append(len(batch) / statistics.median(_timed(lambda: model.features(batch), seconds)))
-        many = ask(server, **load, clients=budget.upload_clients, seconds=seconds, seed=number)
+        started = time.process_time()
+        times = _timed(lambda: model.features(batch), seconds)
+        encoder_seconds += time.process_time() - started
+        n_encoded += len(batch) * (len(times) + 1)
+        batch_rates.append(len(batch) / statistics.median(times))
+        many, took = ask_counting(server, **load, clients=budget.upload_clients, seconds=seconds, seed=number)
         rates.append(_summary(many, seconds)["per_second"])
+        spent.update(took)
+        n_answers += len(many)
     found = _summary(np.concatenate(single), budget.rounds * budget.round_seconds / 2)
     bare_ms, rate, batch_rate = 1000 * statistics.median(bare), statistics.median(rates), statistics.median(batch_rates)
     decode_ms = 1000 * statistics.mean(decoding)  # of one processor
@@ -96,6 +106,8 @@ def uploads(
         "many_clients": budget.upload_clients, "per_second": round(rate, 1), "encoder_per_second": round(batch_rate, 1),
         "share_of_encoder": round(rate / batch_rate, 3), "decode_ms": round(decode_ms, 2),
         "most_per_second": round(most, 1), "share_of_most": round(rate / most, 3),
+        "encoder_core_ms": round(1000 * encoder_seconds / n_encoded, 3),
+        "core_ms": {name: round(1000 * seconds / n_answers, 3) for name, seconds in spent.items()},
     }  # fmt: skip
 
 
@@ -122,15 +134,22 @@ def soak(server: Served, load: dict[str, Any], budget: Budget) -> dict[str, Any]
 
 
 def adding(server: Served, load: dict[str, Any], budget: Budget, folder: Path, highest: float) -> dict[str, Any]:
-    """Searches by id at a steady rate, before and while a job adds the images of a folder."""
+    """Searches by id at a steady rate, before and while a job adds the images of a folder.
+
+    ``waiting_ms``: how long, for each search, the server was ready to run and others had the processors.
+    """
     rate = _STEADY * highest
     load = load | {"shares": {"id": 1.0}, "clients": budget.clients, "rate": rate}
-    before = ask(server, **load, seconds=budget.seconds, seed=3)
+    before, spent_before = ask_counting(server, **load, seconds=budget.seconds, seed=3)
     job = server.client.start_sync([folder])
     while (now := server.client.job(job)).state in ("queued", "running") and not now.done:
         time.sleep(0.1)
     done, started = now.done, time.time()
-    during = ask(server, **load, seconds=budget.adding_seconds, seed=4)
+    during, spent_during = ask_counting(server, **load, seconds=budget.adding_seconds, seed=4)
+    waiting = [
+        round(1000 * spent["waiting"] / len(answers), 3)
+        for spent, answers in ((spent_before, before), (spent_during, during))
+    ]
     now, ended = server.client.job(job), time.time()
     if now.state == "running":
         server.client.cancel(job)
@@ -147,7 +166,7 @@ def adding(server: Served, load: dict[str, Any], budget: Budget, folder: Path, h
         "rate": round(rate), "before": found[0], "while_adding": found[1],
         "p99_ratio": round(found[1]["ms"]["99"] / found[0]["ms"]["99"], 3),
         "to_add": now.total, "added": now.done - done, "all_added": now.state == "done",
-        "seconds": round(ended - started, 1),
+        "seconds": round(ended - started, 1), "waiting_ms": dict(zip(("before", "while_adding"), waiting, strict=True)),
     }  # fmt: skip
 
 

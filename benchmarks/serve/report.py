@@ -51,6 +51,22 @@ def table(numbers: dict[str, Any]) -> str:
             "1.5",
         ),
     ]
+    if "core_ms" in uploads:  # measured by now
+        took = uploads["core_ms"]
+        share = (
+            f"{took['encoder']:.1f} encoder ({uploads['encoder_core_ms']:.1f} alone), {took['decoding']:.1f} decoding, "
+            f"{took['server']:.1f} receiving, searching and answering, {took['clients']:.1f} the clients"
+        )
+        rows.insert(3, ("ms of a core that each such search takes", share, ""))
+    if "waiting_ms" in adding:
+        waited = adding["waiting_ms"]
+        rows.append(
+            (
+                "ms that each such search waits for a core",
+                f"{waited['while_adding']:.2f}, {waited['before']:.2f} before",
+                "",
+            )
+        )
     head = [f"| {numbers['images']:,} images, 2 cores for server and clients | measured | aim |", "|---|---|---|"]
     return "\n".join([*head, *(f"| {what} | {found} | {aim} |" for what, found, aim in rows)])
 

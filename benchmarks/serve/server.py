@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from deephash import Client
 
-__all__ = ["Memory", "Served", "ask", "serving"]
+__all__ = ["Memory", "Served", "ask", "ask_counting", "serving"]
 
 _TOKEN = "token-of-the-benchmark"
 _START_SECONDS = 120.0
@@ -58,12 +58,42 @@ def serving(index: Path, *, root: Path) -> Iterator[Served]:
 
 def ask(server: Served, **load: Any) -> NDArray[np.void]:
     """Returns what clients in a process of their own saw: `load.Load` without its URL, `load.ANSWER`."""
+    return ask_counting(server, **load)[0]
+
+
+def ask_counting(server: Served, **load: Any) -> tuple[NDArray[np.void], dict[str, float]]:
+    """Returns what `ask` does, and the seconds of a processor that it took, by who took them.
+
+    ``server`` is the event loop's thread, ``encoder`` the other threads of its process, ``decoding`` its other
+    processes, ``clients`` the process that asked, without its start; ``waiting`` is how long the event loop's thread
+    was ready to run and others had the processors.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "answers.npy"
+        path = Path(folder) / "answers.npz"
         given = json.dumps({**load, "url": server.url, "output": str(path)})
+        before = _spent(server.pid)
         subprocess.run([sys.executable, "-m", "benchmarks.serve.load"], input=given, text=True, check=True)
-        answers: NDArray[np.void] = np.load(path)
-    return answers
+        after = _spent(server.pid)
+        with np.load(path) as found:
+            answers, clients = found["answers"], float(found["processor_seconds"])
+    return answers, {name: after[name] - before[name] for name in before} | {"clients": clients}
+
+
+def _spent(pid: int) -> dict[str, float]:
+    threads = {thread: _scheduled(f"{pid}/task/{thread}") for thread in os.listdir(f"/proc/{pid}/task")}
+    own, waiting = threads.pop(str(pid))
+    others = sum(_scheduled(f"{child}/task/{child}")[0] for child in _children(pid))
+    encoder = sum(seconds for seconds, _ in threads.values())
+    return {"server": own, "encoder": encoder, "decoding": others, "waiting": waiting}
+
+
+def _scheduled(task: str) -> tuple[float, float]:
+    """Returns the seconds that a thread ran, and those that it waited for a processor."""
+    try:
+        ran, waited, _ = Path(f"/proc/{task}/schedstat").read_text().split()
+    except OSError:  # it has ended, or this is no Linux
+        return 0.0, 0.0
+    return int(ran) / 1e9, int(waited) / 1e9
 
 
 @dataclass

@@ -73,8 +73,13 @@ class _App(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         service: Service = self.state.service
-        (route,) = (route for route in search.router.routes if isinstance(route, APIRoute) and route.name == "search")
-        quick = QuickSearch(super().build_middleware_stack(), service, route=route)
+        routes = {
+            method: route
+            for route in search.router.routes
+            if isinstance(route, APIRoute) and route.path == "/v1/search"
+            for method in route.methods or ()
+        }
+        quick = QuickSearch(super().build_middleware_stack(), service, routes=routes)
         return Guard(quick, settings=service.settings, metrics=service.metrics)
 
 

@@ -222,6 +222,7 @@ class _Worker:
             # One processor less: the caches and clock of all that work on others are felt by those who are asked.
             n_processors = max(1, count_processors() - 1)
             pool = replace(decoding, workers=min(decoding.workers or n_processors, n_processors)).pool(max_waiting=0)
+            pool.start()
             # Read when the model is loaded, by whichever computes its features: OpenVINO as we start it, or torch.
             os.environ["OMP_NUM_THREADS"] = str(min(count_cores(), n_processors))
             try:

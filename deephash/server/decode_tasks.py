@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import io
+import pickle
 import signal
+import socket
+import struct
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +24,12 @@ from ..images import decode, preprocess, thumbnail
 from ..input_spec import InputSpec
 
 __all__ = [
-    "Refused", "attach_process", "decode_listed", "identify", "limit_process", "prepare", "prepare_file",
-    "shrink", "wake",
+    "HEAD", "Refused", "attach_process", "decode_listed", "identify", "prepare", "prepare_file", "shrink", "wake",
+    "work",
 ]  # fmt: skip
+
+HEAD = struct.Struct("<Q")
+"""Before each answer: its bytes."""
 
 # One image within the limit of pixels costs about 1 GB; the rest is Python, its libraries and what they reserve.
 _MEMORY_BYTES = 4 << 30
@@ -38,8 +44,32 @@ class Refused:
     reason: str
 
 
-def limit_process() -> None:
-    """Bounds the memory of this process, and does what `attach_process` does."""
+def work(channel: socket.socket) -> None:
+    """Does the tasks that come, (function, arguments), one after another, until nobody sends any more."""
+    _limit_process()
+    with channel, channel.makefile("rb") as tasks:
+        while True:
+            try:
+                task, arguments = pickle.load(tasks)
+            except EOFError:
+                return
+            channel.sendall(_answer(task, arguments))
+
+
+def _answer(task: Any, arguments: tuple[Any, ...]) -> memoryview:
+    answer = io.BytesIO()
+    answer.write(bytes(HEAD.size))
+    try:
+        found = task(*arguments)
+    except Exception as error:
+        found = Refused(failure_reason(error))
+    pickle.dump(found, answer, 5)  # whose arrays are copied once
+    view = answer.getbuffer()
+    HEAD.pack_into(view, 0, len(view) - HEAD.size)
+    return view
+
+
+def _limit_process() -> None:
     attach_process()
     if sys.platform == "linux":
         import resource

@@ -45,7 +45,7 @@ class Encoder:
         self._max_waiting = max_waiting
         self._on_batch = on_batch
         self._model: Future[EncodingModel] = Future()
-        self._items: deque[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = deque()
+        self._items: deque[tuple[Sequence[NDArray[np.uint8]], Future[NDArray[np.float32]]]] = deque()
         self._n_waiting = 0
         self._changed = threading.Condition()
         self._closed = False
@@ -91,7 +91,7 @@ class Encoder:
             if self._n_waiting + len(pixels) > max(self._max_waiting, len(pixels)):
                 raise busy(f"{self._n_waiting} images wait to be encoded")
             self._n_waiting += len(pixels)
-            self._items.append((np.stack(pixels), future))
+            self._items.append((pixels, future))
             self._changed.notify()
         return await asyncio.wrap_future(future)
 
@@ -118,8 +118,8 @@ class Encoder:
         while batch := self._next_batch():
             self._encode(model, batch)
 
-    def _next_batch(self) -> list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]:
-        batch: list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = []
+    def _next_batch(self) -> list[tuple[Sequence[NDArray[np.uint8]], Future[NDArray[np.float32]]]]:
+        batch: list[tuple[Sequence[NDArray[np.uint8]], Future[NDArray[np.float32]]]] = []
         with self._changed:
             while not batch:
                 self._changed.wait_for(lambda: self._items or self._closed)
@@ -137,12 +137,14 @@ class Encoder:
         return batch
 
     def _encode(
-        self, model: EncodingModel | None, batch: Sequence[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]
+        self,
+        model: EncodingModel | None,
+        batch: Sequence[tuple[Sequence[NDArray[np.uint8]], Future[NDArray[np.float32]]]],
     ) -> None:
         try:
             if model is None:
                 raise self._model.exception() or RuntimeError("no model")
-            pixels = np.concatenate([pixels for pixels, _ in batch])
+            pixels = np.stack([image for images, _ in batch for image in images])
             self._on_batch(len(pixels))
             features = model.features(pixels)
         except BaseException as error:
@@ -150,6 +152,6 @@ class Encoder:
                 future.set_exception(error)
             return
         start = 0
-        for pixels, future in batch:
-            future.set_result(features[start : start + len(pixels)])
-            start += len(pixels)
+        for images, future in batch:
+            future.set_result(features[start : start + len(images)])
+            start += len(images)

@@ -41,7 +41,10 @@ def test_all_phases_run_and_give_a_table_and_a_plot(tmp_path, monkeypatch):
         assert list(found["ms"].values()) == sorted(found["ms"].values())
     lines = table(numbers).splitlines()
     assert lines[0].startswith("| 500 images, 2 cores")
-    assert len(lines) == 8
+    assert len(lines) == 10
+    assert set(numbers["uploads"]["core_ms"]) == {"server", "encoder", "decoding", "clients", "waiting"}
+    assert all(ms >= 0 for ms in numbers["uploads"]["core_ms"].values())
+    assert numbers["uploads"]["core_ms"]["server"] > 0 < numbers["uploads"]["encoder_core_ms"]
     figure = draw_serve(numbers)
     assert [len(panel.get_lines()) for panel in figure.axes] == [4, 3]
     assert len(figure.axes[1].get_lines()[0].get_xdata()) == len(soak["memory_mib"])

@@ -168,3 +168,16 @@ def test_merging_what_was_found_equals_sorting_it(n_parts, n_queries, k, compile
         merged = merge_found(parts, k)
     assert csr_rows(*merged) == [sorted(row)[:k] for row in rows]
     assert len(merged.limits) == n_queries + 1
+
+
+def test_nobody_waits_for_a_merge_of_some_ten_thousand_codes(monkeypatch):
+    gate = Gate(monkeypatch)
+    codes = random_codes(np.random.default_rng(0), 26_000, 64)
+    searched = HammingIndex(64)
+    searched.add(codes[:20_000])
+    searched.add(codes[20_000:])
+    assert len(gate.merges) == 1  # and it has not begun
+    assert len(searched) == 26_000
+    gate.open()
+    searched.settle()
+    assert len(searched.segments) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -11,9 +10,8 @@ from fastapi import APIRouter, File, Query, Request, UploadFile
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from ...image_errors import ImageError
-from ..decode_tasks import prepare, prepare_file
 from ..errors import ApiError
+from ..image_queries import image_codes, image_features
 from ..models import Codes, SearchAnswer
 from ..pictures import find_picture
 from ..searching import Question, parsed_code, search_answer
@@ -87,7 +85,7 @@ async def search_by_images(
     files = await read_images(image, len(id) + len(code))
     if combine:
         return json_answer(await _combined(service, id, code, files, question))
-    codes = await _encoded(service, await _pixels(service, files))
+    codes = await image_codes(service, files)
     run = service.quickly if where is None else service.patiently
     return json_answer(await run(_search, service, id, code, codes, question))
 
@@ -98,7 +96,7 @@ async def encode(
 ) -> Response:
     """Returns the codes of uploaded images, which are not kept."""
     service = service_of(request)
-    codes = await _encoded(service, await _pixels(service, await read_images(image)))
+    codes = await image_codes(service, await read_images(image))
     return json_answer({"n_bits": service.stores.quick.n_bits, "codes": [code.tobytes().hex() for code in codes]})
 
 
@@ -109,33 +107,6 @@ def _question(service: Service, k: int | None, radius: int | None, where: Any, o
     return Question(10 if k is None and radius is None else k, radius, where, offset, limit)
 
 
-async def _pixels(service: Service, files: Sequence[bytes], paths: Sequence[str] = ()) -> list[Any]:
-    """Returns what the model wants to see of the files at paths and of uploaded ones, decoded side by side."""
-    model = await asyncio.wait_for(service.encoder.loaded(), service.settings.request_seconds)
-    spec, most = model.input_spec, service.settings.max_pixels
-    tasks = [service.pool.run(prepare_file, path, spec, most) for path in paths]
-    tasks += [service.pool.run(prepare, data, spec, most) for data in files]
-    found = await asyncio.gather(*tasks, return_exceptions=True)
-    for number, item in enumerate(found):
-        if isinstance(item, ImageError):
-            raise ApiError(422, "bad_image", f"image {number + 1} of {len(found)} {item.reason}") from item
-        if isinstance(item, BaseException):
-            raise item
-    return found
-
-
-async def _encoded(service: Service, pixels: Sequence[Any]) -> _Code:
-    features = await _in_time(service, pixels)
-    return service.encoder.model().codes_of_features(features)
-
-
-async def _in_time(service: Service, pixels: Sequence[Any]) -> NDArray[np.float32]:
-    try:
-        return await asyncio.wait_for(service.encoder.features(pixels), service.settings.request_seconds)
-    except TimeoutError:
-        raise ApiError(503, "timeout", "encoding took too long: try again", retry_after=5) from None
-
-
 async def _combined(
     service: Service, ids: Sequence[int], codes: Sequence[str], files: Sequence[bytes], question: Question
 ) -> dict[str, Any]:
@@ -144,7 +115,7 @@ async def _combined(
     records = await service.quickly(service.stores.quick.records, ids)
     roots = service.roots()
     paths = [find_picture(record, roots).path for record in records]
-    features = await _in_time(service, await _pixels(service, files, paths))
+    features = await image_features(service, files, paths)
     mean = features.mean(axis=0, keepdims=True)
     mean /= max(float(np.linalg.norm(mean)), 1e-12)
     code = service.encoder.model().codes_of_features(mean)

@@ -19,10 +19,21 @@ from PIL import Image
 
 from deephash.image_errors import ImageError
 from deephash.input_spec import InputSpec
+from deephash.server import decoding
 from deephash.server.decoding import DecodePool
 from index import FileStat
 from tests.deephash.photos import pixels_of
-from tests.deephash.server.bad_decoders import answer, crash, eat_memory, hang, leave
+from tests.deephash.server.bad_decoders import (
+    answer,
+    crash,
+    eat_memory,
+    fail,
+    hang,
+    leave,
+    speak_unasked,
+    take_over,
+    write_much,
+)
 from tests.deephash.server.servers import CHANGE, error_of
 
 
@@ -220,29 +231,60 @@ def test_no_folder_outside_the_roots_is_indexed(own, folder):
 @pytest.fixture(scope="module")
 def pool():
     pool = DecodePool(workers=1, seconds=2, max_waiting=2, max_pixels=1_000)
+    pool.start()
     yield pool
     pool.close()
 
 
+def results(pool, *tasks):
+    """Runs tasks side by side in the pool's own event loop; returns what they return or raise."""
+
+    async def work():
+        return await asyncio.gather(*(pool.run(task) for task in tasks), return_exceptions=True)
+
+    return asyncio.run_coroutine_threadsafe(work(), pool._loop).result(60)
+
+
 @pytest.mark.parametrize(
     ("task", "reason"),
-    [(hang, "takes longer than 2 s"), (crash, "crash"), (eat_memory, "more memory"), (leave, "longer")],
-)
-def test_a_decoder_that_hangs_crashes_or_eats_memory_is_replaced(pool, task, reason):
-    async def work():
-        with pytest.raises(ImageError, match=reason):
-            await pool.run(task)
-        assert await pool.run(answer) == 42
+    [
+        (hang, "takes longer than 2 s"), (crash, "crash"), (leave, "crash"), (eat_memory, "needs more memory"),
+        (fail, "is damaged (a bug)"), (write_much, "crash"), (take_over, "crash"), (speak_unasked, "crash"),
+    ],
+)  # fmt: skip
+def test_a_decoder_that_is_broken_or_taken_over_is_replaced(pool, task, reason):
+    (found,) = results(pool, task)
+    assert isinstance(found, ImageError)
+    assert reason in found.reason
+    assert results(pool, answer) == [42]
+    assert pool.waiting == 0
 
-    asyncio.run(work())
+
+def test_a_process_that_dies_while_it_waits_is_replaced(pool):
+    assert results(pool, answer) == [42]
+    (process,) = pool._processes
+    process._process.kill()
+    process.join(20)
+    while process in pool._processes:
+        time.sleep(0.001)
+    assert results(pool, answer) == [42]
+
+
+def test_whoever_gives_up_holds_up_nobody(pool):
+    async def work():
+        gone = [asyncio.ensure_future(pool.run(task)) for task in (hang, answer)]
+        await asyncio.sleep(0.1)
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+        return await pool.run(answer)
+
+    assert asyncio.run_coroutine_threadsafe(work(), pool._loop).result(60) == 42
     assert pool.waiting == 0
 
 
 def test_more_than_may_wait_are_sent_away(pool):
-    async def work():
-        return await asyncio.gather(*(pool.run(answer) for _ in range(4)), return_exceptions=True)
-
-    found = asyncio.run(work())
+    found = results(pool, *[answer] * 4)
     assert found[:2] == [42, 42]
     assert [error.status_code for error in found[2:]] == [429, 429]
     assert [error.headers["Retry-After"] for error in found[2:]] == ["1", "1"]
@@ -250,16 +292,33 @@ def test_more_than_may_wait_are_sent_away(pool):
 
 def test_whoever_waits_for_a_pool_that_is_closed_is_told():
     closing = DecodePool(workers=1, seconds=20, max_waiting=9, max_pixels=1_000)
+    closing.start()
     file, found = FileStat("/nothing.png", 1, 1), []
     threads = [threading.Thread(target=lambda: found.append(closing.decode(file, InputSpec()))) for _ in range(8)]
-    busy = closing._schedule(hang)
+    hanging = asyncio.run_coroutine_threadsafe(closing.run(hang), closing._loop)
+    while closing._tasks or not closing._processes:
+        time.sleep(0.001)
     for thread in threads:
         thread.start()
-    while not busy.running() or len(closing._pending) < 9:
+    while len(closing._tasks) < 8:
         time.sleep(0.001)
     closing.close()
     for thread in threads:
         thread.join(20)
         assert not thread.is_alive()
+    with pytest.raises(ImageError, match="the server is stopping"):
+        hanging.result(20)
     assert [failed.reason for failed in found] == ["cannot be decoded now: the server is stopping"] * 8
     assert closing.decode(file, InputSpec()).reason == found[0].reason
+
+
+def test_where_no_process_can_be_started_images_are_refused(monkeypatch):
+    def refuse(**_):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(decoding, "DecodeProcess", refuse)
+    pool = DecodePool(workers=1, seconds=20, max_waiting=9, max_pixels=1_000)
+    pool.start()
+    (found,) = results(pool, answer)
+    pool.close()
+    assert found.reason == "cannot be decoded now: the server cannot start a process"
