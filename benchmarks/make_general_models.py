@@ -47,8 +47,11 @@ def main() -> None:
     base = general_base()
     sample = sample_features(base, files, on_progress=ignore_progress)
     OUTPUT.mkdir(exist_ok=True)
+    longest = fit_hash_layer(base, sample.features, LENGTHS[-1], collection="general", blocks="following")
     for n_bits in LENGTHS:
-        model = fit_hash_layer(base, sample.features, n_bits, collection="general", blocks="following")
+        # Not fitted anew: on some processors the last digits of that would differ.
+        model = longest.prefix(n_bits)
+        model.name = f"general-{n_bits}"
         model.training_facts = {
             "fitted_to": f"{len(sample.images)} photographs, one of each ImageNet class",
             "images": len(sample.images),

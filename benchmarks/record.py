@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from deephash.machine import has_bf16_instructions
+
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "timm", "faiss-cpu", "numpy", "Pillow")
 
@@ -20,6 +22,11 @@ def write_result(name: str, *, config: dict[str, Any], numbers: Any) -> Path:
     content = {"benchmark": name, "config": config, "conditions": conditions(), "numbers": numbers}
     path.write_text(json.dumps(content, indent=1, sort_keys=False) + "\n", encoding="utf-8")
     return path
+
+
+def name_here(name: str) -> str:
+    """Returns the name of a result whose numbers hang on what the encoder computes in: NAME, or NAME-bf16."""
+    return f"{name}-bf16" if has_bf16_instructions() else name
 
 
 def load_numbers(name: str) -> Any:

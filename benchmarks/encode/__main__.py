@@ -8,11 +8,10 @@ that of plain float32 PyTorch, and P@10, on photographs of objects (51 classes o
 whole ``deephash index`` of the photographs beside it, and what decoding costs; the encoders of other programs on the
 same files (``--peer imagededup|DeepImageSearch|CLIP=PYTHON``, a Python that has them and what deephash needs).
 ``--large N`` indexes N files, real photographs that differ in a comment, for peak memory, and once more, unchanged.
-Raw numbers: ``results/encode.json``.
+Raw numbers: ``results/encode.json``, or ``encode-bf16.json`` where the processor computes in bfloat16.
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.encode.back_ends import OURS, REFERENCE, Encode, back_ends, rates
 from benchmarks.encode.report import table
 from benchmarks.encode.whole import PEERS, copies_of, index_run, peer_run
-from benchmarks.record import RESULTS, conditions, write_result
+from benchmarks.record import RESULTS, conditions, load_numbers, name_here, write_result
 from deephash.encoders import VARIABLE
 from deephash.evaluation import evaluate_codes
 from deephash.fitting import fit_hash_layer
@@ -52,13 +51,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     photos = options.photos.resolve()
+    name = name_here("encode")
     if options.large_only:
-        numbers = json.loads((RESULTS / "encode.json").read_text(encoding="utf-8"))["numbers"]
+        numbers = load_numbers(name)
     else:
         numbers = _measured(photos, options.objects, dict(peer.split("=", 1) for peer in options.peer), options.rounds)
     if options.large:
         numbers["large"] = {"conditions": conditions()} | _large(photos, options.large)
-    path = write_result("encode", config={"model": _MODEL, "threads": torch.get_num_threads()}, numbers=numbers)
+    path = write_result(name, config={"model": _MODEL, "threads": torch.get_num_threads()}, numbers=numbers)
     print(table(numbers))
     print(f"raw numbers: {path.relative_to(RESULTS.parents[1])}")
 

@@ -1,6 +1,7 @@
 """Measures `deephash serve` under load: a million images, photographs, server and clients in processes of their own.
 
-    python -m benchmarks.serve --photos DIR        # about 12 minutes, the index made once; writes results/serve.json
+    python -m benchmarks.serve --photos DIR        # about 12 minutes, the index made once; writes results/serve.json,
+                                                   # or serve-bf16.json where the processor computes in that
     python -m benchmarks.serve --quick             # under a minute, a small index, writes nothing
 
 Searches by id; searches by uploaded photograph beside the bare encoder, in turns; a mixed load for minutes, with the
@@ -18,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import write_result
+from benchmarks.record import name_here, write_result
 from benchmarks.serve.collection import MODEL, find_photos, make_index, make_new_files
 from benchmarks.serve.measuring import Budget, adding, by_id, client_cost, soak, uploads
 from benchmarks.serve.report import table
@@ -52,7 +53,7 @@ def main() -> None:
             "cores": len(os.sched_getaffinity(0)), "load_average": [load_before, round(os.getloadavg()[0], 2)],
             **asdict(budget),
         }  # fmt: skip
-        print(f"raw numbers: {write_result('serve', config=config, numbers=numbers)}")
+        print(f"raw numbers: {write_result(name_here('serve'), config=config, numbers=numbers)}")
     print(f"{(time.monotonic() - started) / 60:.1f} minutes")
 
 

@@ -29,22 +29,26 @@ def test_values_and_gradients_are_those_of_torch(kernel, stride, padding, size, 
         torch.testing.assert_close(ours, theirs)
 
 
-def test_a_network_computes_the_same_and_learns_the_same_under_autocast():
+def test_a_network_computes_and_learns_as_exactly_as_before_under_autocast():
     torch.manual_seed(0)
-    networks = [create_backbone("tf_efficientnet_lite0", pretrained=False).module for _ in range(2)]
-    networks[1].load_state_dict(networks[0].state_dict())
-    use_fast_depthwise(networks[1])
-    assert networks[0].state_dict().keys() == networks[1].state_dict().keys()
+    networks = [create_backbone("tf_efficientnet_lite0", pretrained=False).module for _ in range(3)]
+    for network in networks[1:]:
+        network.load_state_dict(networks[0].state_dict())
+    use_fast_depthwise(networks[2])
+    assert networks[0].state_dict().keys() == networks[2].state_dict().keys()
     images = torch.randn(4, 3, 64, 64)
     features, gradients = [], []
-    for network in networks:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+    for network, bf16 in zip(networks, (False, True, True), strict=True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             output = network(images)
         output.float().square().mean().backward()
         features.append(output.detach().float())
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
-    for ours, theirs in (features, gradients):
-        assert float((ours - theirs).norm() / theirs.norm()) < 0.05
+    # Processors round differently on the way, so that the two are nearer to the exact values than to each other.
+    for exact, theirs, ours in (features, gradients):
+        error, usual = (float((found - exact).norm() / exact.norm()) for found in (ours, theirs))
+        assert error < 1.25 * usual
+        assert usual < 0.1
 
 
 def test_only_what_it_is_made_for_takes_the_fast_way():
