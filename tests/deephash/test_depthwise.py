@@ -48,7 +48,7 @@ def test_a_network_computes_and_learns_as_exactly_as_before_under_autocast():
     for exact, theirs, ours in (features, gradients):
         error, usual = (float((found - exact).norm() / exact.norm()) for found in (ours, theirs))
         assert error < 1.25 * usual
-        assert usual < 0.1
+        assert usual < 0.3
 
 
 def test_only_what_it_is_made_for_takes_the_fast_way():
