@@ -146,8 +146,8 @@ def table(results: list[dict[str, Any]]) -> str:
     for (protocol, start, size, epochs, method, n_bits), group in sorted(runs.items()):
         maps = [[run[kind]["map"] for run in group if kind in run] for kind in ("quality", "quality_mirrored")]
         minutes = statistics.mean(run["seconds"] for run in group) / 60
-        cores = {run["conditions"]["cores"] for run in group}
-        time = f"{minutes:.0f} min on {'/'.join(map(str, sorted(cores)))} cores"
+        machines = {run["conditions"].get("gpu") or f"{run['conditions']['cores']} cores" for run in group}
+        time = f"{minutes:.0f} min on {' / '.join(sorted(machines))}"
         cells = [f"`{protocol}`", method, n_bits, start, size, epochs, *map(_mean, maps), len(group), time]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)

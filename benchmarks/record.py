@@ -42,6 +42,7 @@ def conditions() -> dict[str, Any]:
         "processor": _processor(),
         "instructions": _instructions(),
         "cores": os.cpu_count(),
+        "gpu": _gpu(),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in _PACKAGES},
         "commit": _commit(),
@@ -54,6 +55,13 @@ def _processor() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def _gpu() -> str | None:
+    """Returns the name of the GPU that torch computes on, if it does."""
+    import torch  # what measures no network starts without it
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def _instructions() -> list[str]:

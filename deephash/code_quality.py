@@ -32,7 +32,7 @@ def evaluate_model(
     legacy: str | None = None,
 ) -> RetrievalReport:
     """Returns the quality of a model on a split, of its queries against its database; the rest as `evaluate_codes`."""
-    inputs = ImageInputs(images.pixels, model.input_spec, Augmentation())
+    inputs = ImageInputs(images.pixels, model.input_spec, Augmentation(), best_device())
     return evaluate_network(model, inputs, images, split.query, split.database, ks=ks, radii=radii, legacy=legacy)
 
 

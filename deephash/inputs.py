@@ -18,16 +18,18 @@ __all__ = ["FeatureInputs", "ImageInputs", "compute_logits"]
 class ImageInputs:
     """Images ``(N, H, W, 3) uint8``, given as normalised batches ``(B, 3, size, size) float32``, channels last.
 
-    Varied by ``augmentation`` for training; otherwise scaled to ``spec.size`` whole.
+    Varied by ``augmentation`` for training; otherwise scaled to ``spec.size`` whole. All but the choice of chances is
+    done on ``device``, where the batches then are.
     """
 
     pixels: NDArray[np.uint8]
     spec: InputSpec
     augmentation: Augmentation
+    device: torch.device | str = "cpu"
 
     def __call__(self, positions: NDArray[np.int64], generator: torch.Generator | None) -> torch.Tensor:
         """Returns the batch at these positions; varied when a generator is given."""
-        pixels = torch.from_numpy(self.pixels[positions])
+        pixels = torch.from_numpy(self.pixels[positions]).to(self.device)
         size = self.spec.size
         if generator is not None:
             return normalise(augment(pixels, size, self.augmentation, generator), self.spec)

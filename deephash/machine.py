@@ -22,8 +22,14 @@ _OF_A_KIND = (
 
 
 def may_have_gpu() -> bool:
-    """Returns False where torch can see no GPU for sure: on Linux, without the device of a driver."""
-    return sys.platform != "linux" or any(map(os.path.exists, _GPU_DEVICES))
+    """Returns False where torch can see no GPU for sure: on Linux, without the device of a driver, or with all hidden.
+
+    ``CUDA_VISIBLE_DEVICES`` hides those of NVIDIA and of AMD when it is empty, or -1.
+    """
+    if sys.platform != "linux":
+        return True
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    return not hidden and any(map(os.path.exists, _GPU_DEVICES))
 
 
 def has_bf16_instructions() -> bool:

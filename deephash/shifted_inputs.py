@@ -53,12 +53,13 @@ class ShiftedInputs(ImageInputs):
             # A bit of the position, mixed by Knuth's multiplicative hash, so that it says nothing of order or class.
             mirrored = ((chosen * 2_654_435_761 >> 16) + generator.initial_seed()) % 2 == 1
             columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-        pixels = self._padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+        pixels = self._padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]].to(self.device)
         images = normalise(pixels.permute(0, 3, 1, 2).float().div_(255), self.spec)
         side = round(self.augmentation.cutout * size)
         if side:
             corners = torch.randint(0, size - side + 1, (n, 2), generator=generator)
             inside = torch.arange(size) - corners[:, :, None]
             inside = (inside >= 0) & (inside < side)
-            images.masked_fill_((inside[:, 0, :, None] & inside[:, 1, None, :])[:, None], 0.0)
+            hole = (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
+            images.masked_fill_(hole.to(self.device), 0.0)
         return images

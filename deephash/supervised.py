@@ -120,7 +120,7 @@ def train_model(
     if isinstance(network.backbone, CifarResNet) and not config.pretrained:
         network.backbone.whiten(images.pixels[learned[:: -(-len(learned) // _WHITENED)]], spec)
     kind = ShiftedInputs if config.augmentation.shift else ImageInputs
-    inputs = kind(images.pixels, spec, config.augmentation)
+    inputs = kind(images.pixels, spec, config.augmentation, best_device())
     backbone = network.backbone
     if config.frozen_stages is not None:
         network.backbone = prepare_fine_tuning(backbone, config.image_size, config.frozen_stages)

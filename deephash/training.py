@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .batch_norm import whole_batch_norm
 from .checkpoint import EpochReport, TrainingState
@@ -155,18 +156,19 @@ def train(
                 logits = run_in_parts(network, batch)
             logits = processes.gather(logits.float(), len(chosen))
             value = loss(logits, targets[chosen.to(device)], chosen.to(device))
-            if not torch.isfinite(value):
-                raise TrainingError(
-                    f"the loss is {value.item()} in epoch {epoch + 1}, step {step + 1}: lower the learning rate "
-                    f"(lr {config.lr}, backbone_lr {config.backbone_lr}) or clip_norm ({config.clip_norm})"
-                )
             state.optimizer.zero_grad(set_to_none=True)
             value.backward()
             processes.add_up_gradients(network.parameters())  # each has the whole gradient of the loss's own
             nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
             state.optimizer.step()
             _average(state.averaged, network, config.averaging, epoch * steps_per_epoch + step)
-            total += value.item() * len(chosen)
+            number = value.item()  # a GPU is waited for here, once it has all of the step to do
+            if not math.isfinite(number):
+                raise TrainingError(
+                    f"the loss is {number} in epoch {epoch + 1}, step {step + 1}: lower the learning rate "
+                    f"(lr {config.lr}, backbone_lr {config.backbone_lr}) or clip_norm ({config.clip_norm})"
+                )
+            total += number * len(chosen)
             n_seen += len(chosen)
             on_progress(Progress("train", n_seen, config.epochs * len(positions)))
         state.epochs_done += 1
@@ -275,8 +277,11 @@ def _learning_rate_share(epoch: float, config: TrainConfig) -> float:
 def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     # A short memory at first: the average must forget the untrained weights.
     decay = min(decay, (1 + step) / (10 + step))
+    floats: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
     for mine, theirs in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
         if mine.is_floating_point():
-            mine.lerp_(theirs, 1 - decay)
+            floats[0].append(mine)
+            floats[1].append(theirs)
         else:
             mine.copy_(theirs)
+    get_ema_multi_avg_fn(decay)(*floats, 0)

@@ -11,10 +11,11 @@ from torch import nn
 
 from benchmarks.cifar10 import CACHE
 from deephash.augmentation import normalise
+from deephash.backbones import create_backbone
 from deephash.inference import inference_copy
 from deephash.inputs import FeatureInputs
 from deephash.losses import HashingLoss
-from deephash.model import load_model
+from deephash.model import best_device
 from deephash.training import TrainConfig, train
 from deephash.writing import replacing
 
@@ -98,14 +99,14 @@ def train_head(data: FeatureSet, loss: HashingLoss, n_outputs: int, seed: int) -
 
 def _compute_features(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
     """Features of the default backbone, computed in bfloat16, images scaled to 224."""
-    model = load_model("general-128")
-    backbone = inference_copy(model.backbone, 224).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    features = np.empty((len(pixels), model.n_features), np.float16)
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+    plain, device = create_backbone(), best_device()
+    backbone = inference_copy(plain.module, 224).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = np.empty((len(pixels), plain.n_features), np.float16)
+    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
         for start in range(0, len(pixels), 64):
-            images = torch.from_numpy(pixels[start : start + 64]).permute(0, 3, 1, 2).float() / 255
+            images = torch.from_numpy(pixels[start : start + 64]).to(device).permute(0, 3, 1, 2).float() / 255
             images = nn.functional.interpolate(images, size=224, mode="bicubic").clamp_(0, 1)
-            features[start : start + 64] = backbone(normalise(images, model.input_spec)).float().numpy()
+            features[start : start + 64] = backbone(normalise(images, plain.input_spec)).float().cpu().numpy()
             if start % 6_400 == 0:
                 print(f"features: {start:,} of {len(pixels):,}", flush=True)
     return features

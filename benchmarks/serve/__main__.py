@@ -1,7 +1,7 @@
 """Measures `deephash serve` under load: a million images, photographs, server and clients in processes of their own.
 
     python -m benchmarks.serve --photos DIR        # about 12 minutes, the index made once; writes results/serve.json,
-                                                   # or serve-bf16.json where the processor computes in that
+                                                   # or serve-bf16.json where the encoder computes in that
     python -m benchmarks.serve --quick             # under a minute, a small index, writes nothing
 
 Searches by id; searches by uploaded photograph beside the bare encoder, in turns; a mixed load for minutes, with the
@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import name_here, write_result
+from benchmarks.record import write_result
 from benchmarks.serve.collection import MODEL, find_photos, make_index, make_new_files
 from benchmarks.serve.measuring import Budget, adding, by_id, client_cost, soak, uploads
 from benchmarks.serve.report import table
@@ -53,7 +53,7 @@ def main() -> None:
             "cores": len(os.sched_getaffinity(0)), "load_average": [load_before, round(os.getloadavg()[0], 2)],
             **asdict(budget),
         }  # fmt: skip
-        print(f"raw numbers: {write_result(name_here('serve'), config=config, numbers=numbers)}")
+        print(f"raw numbers: {write_result(_name(numbers), config=config, numbers=numbers)}")
     print(f"{(time.monotonic() - started) / 60:.1f} minutes")
 
 
@@ -68,7 +68,9 @@ def measure(photos: Path, n_images: int, n_photos: int, budget: Budget) -> dict[
         shutil.copytree(index, root / "served.dhx")
         load = {"n_images": n_images, "n_photos": n_photos, "uploads": [str(path) for path in files[:64]]}
         with serving(root / "served.dhx", root=root) as server:
-            numbers: dict[str, Any] = {"images": n_images, "client": client_cost(server)}
+            numbers: dict[str, Any] = {
+                "images": n_images, "encoder": model.encoder.name, "client": client_cost(server),
+            }  # fmt: skip
             print("searches by id", flush=True)
             numbers["by_id"] = by_id(server, load, budget)
             print("searches by photograph", flush=True)
@@ -78,6 +80,10 @@ def measure(photos: Path, n_images: int, n_photos: int, budget: Budget) -> dict[
             print("searches while images are added", flush=True)
             numbers["adding"] = adding(server, load, budget, root / "new", numbers["by_id"]["per_second"])
     return numbers
+
+
+def _name(numbers: dict[str, Any]) -> str:
+    return "serve-bf16" if numbers["encoder"] == "openvino-bf16" else "serve"
 
 
 if __name__ == "__main__":

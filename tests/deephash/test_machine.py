@@ -63,8 +63,14 @@ def test_a_gpu_is_there_where_its_driver_has_made_a_device(tmp_path, monkeypatch
     monkeypatch.setattr(
         machine, "_GPU_DEVICES", tuple(str(tmp_path / os.path.basename(path)) for path in machine._GPU_DEVICES)
     )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert not machine.may_have_gpu()
     (tmp_path / device).touch()
+    assert machine.may_have_gpu()
+    for hidden in ("", " ", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert not machine.may_have_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert machine.may_have_gpu()
 
 
