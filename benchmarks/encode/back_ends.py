@@ -34,11 +34,10 @@ def back_ends(model: HashModel, patch: Callable[[str], Any]) -> dict[str, Encode
         patch: sets the environment variable that names an encoder.
     """
     plain = _Plain(model)
-    found: dict[str, Encode] = {
-        REFERENCE: plain,
-        "torch.compile, float32": _compiled(model),
-        ONNX_RUNTIME: _onnx_runtime(model),
-    }
+    found: dict[str, Encode] = {REFERENCE: plain}
+    if compiled := _compiled(model):
+        found["torch.compile, float32"] = compiled
+    found[ONNX_RUNTIME] = _onnx_runtime(model)
     for name, text in OURS.items():
         patch(name)
         try:
@@ -87,7 +86,8 @@ class _Plain:
             return torch.nn.functional.normalize(self._backbone((images - mean) / std)).numpy()
 
 
-def _compiled(model: HashModel) -> Encode:
+def _compiled(model: HashModel) -> Encode | None:
+    """Returns the network compiled by torch, or None where that fails: it needs a C++ compiler."""
     module = PixelsToFeatures(model.backbone, model.input_spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = torch.compile(module, dynamic=False)
 
@@ -95,6 +95,11 @@ def _compiled(model: HashModel) -> Encode:
         with torch.inference_mode():
             return compiled(torch.tensor(pixels)).numpy()
 
+    try:
+        encode(np.zeros((4, model.input_spec.size, model.input_spec.size, 3), np.uint8))
+    except Exception as error:  # torch raises many kinds
+        print(f"torch.compile is left out: {str(error).strip().splitlines()[-1]}", flush=True)
+        return None
     return encode
 
 
