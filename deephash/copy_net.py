@@ -39,7 +39,9 @@ class CopyNet(nn.Module):
         """Returns features of images in 0 ... 1."""
         mean = images.mean((1, 2, 3), keepdim=True)
         even = (images - mean) / (images.std((1, 2, 3), keepdim=True) + _LEAST_CONTRAST)
-        maps = self.stages(torch.cat([even, even.flip(3)]))
+        # Not flip(3): OpenVINO takes a tenth of the network's time for that, and has a fast way for this.
+        mirrored = even.index_select(3, torch.arange(even.shape[3] - 1, -1, -1, device=even.device))
+        maps = self.stages(torch.cat([even, mirrored]))
         return torch.cat(self.norm(self.linear(maps.flatten(1))).chunk(2), 1)
 
 

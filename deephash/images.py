@@ -21,6 +21,7 @@ from .image_errors import ImageError, failure_reason
 from .image_formats import open_image, png_without_comments
 from .image_limits import MAX_PIXELS, alone_if_large, check_size
 from .image_pixels import rgb_from_array, to_rgb, upright_rgb
+from .image_resizing import resize
 from .input_spec import InputSpec
 
 __all__ = [
@@ -36,12 +37,6 @@ __all__ = [
 _DRAFT_DISCOUNT = 4
 # draft() is a coarse filter: leave the good one at least a factor of 2 to work on.
 _DRAFT_MARGIN = 2
-
-_RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | BinaryIO | bytes | Image.Image | np.ndarray[Any, Any]"
 
@@ -149,9 +144,7 @@ def preprocess(image: Image.Image, spec: InputSpec) -> np.ndarray[Any, np.dtype[
         side = min(width, height) * spec.size / spec.resize
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, min(left + side, width), min(top + side, height))
-    # From a gap of 3 on the result cannot be told from the slow way (Pillow's documentation; a test measures it).
-    crop = image.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation], box=box, reducing_gap=3.0)
-    return np.array(crop, dtype=np.uint8)
+    return resize(image, spec.size, box, spec.interpolation)
 
 
 def thumbnail(source: ImageSource, size: int) -> Image.Image:
