@@ -13,6 +13,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from index.codes import Codes, n_code_bytes
 from index.copy_codes import CopyCodes
 from index.errors import NotAStore, StoreDamaged, StoreError, UnknownId
 from index.groups import Ids
-from index.records import Entry, FileStat, Filter, Metadata, Record, Skipped
+from index.records import Entry, FileStat, Filter, Metadata, Record, Row, Skipped
 from index.rows import condition, decode_text, encode_path, encode_text, entry_columns, show
 from index.schema import RESTORE, connect, initialise, migrate, translated_errors
 
@@ -32,6 +33,7 @@ _MOST = 30_000  # the same, where many rows are read: SQLite takes 32,766
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _PAGE = 5000  # rows held at once while iterating
 _COLUMNS = "id, path, n_bytes, mtime_ns, content_hash, width, height, label, metadata, code"
+_RECORDS = f"SELECT {_COLUMNS} FROM images WHERE id IN ($)"
 # In a damaged file a value can have any type: as a BLOB it is wrong bytes, which the checksum tells.
 _PATH = "IFNULL(CAST(path AS BLOB), x'')"
 _CHECKED = f"id, {_PATH}, IFNULL(CAST(code AS BLOB), x''), crc"
@@ -51,6 +53,9 @@ class Catalogue:
         self.writable = writable
         self._db = db
         self._lock = threading.RLock()
+        self._translated = translated_errors(path)
+        # Of the commit that is being read: None where nobody has asked, -1 outside of `reading`.
+        self._epoch_read: int | None = -1
         self.copy_codes = CopyCodes(self)
         self.n_bits = int(self._meta_of("n_bits"))
         self.fingerprint = str(self._meta_of("fingerprint"))
@@ -102,7 +107,7 @@ class Catalogue:
 
     def close(self) -> None:
         """Close the connection; the last writer folds the write-ahead log into the file."""
-        with self._lock, translated_errors(self.path):
+        with self._lock, self._translated:
             self._db.close()
 
     # -- transactions --
@@ -110,21 +115,23 @@ class Catalogue:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Everything read inside belongs to one commit."""
-        with self._lock, translated_errors(self.path):
+        with self._lock, self._translated:
             if self._db.in_transaction:
                 yield
                 return
             self._db.execute("BEGIN")
+            self._epoch_read = None
             try:
                 yield
             finally:
+                self._epoch_read = -1
                 if self._db.in_transaction:
                     self._db.execute("COMMIT")
 
     @contextmanager
     def _writing(self, *, touches_images: bool = True) -> Iterator[int]:
         """One transaction: all or nothing, also on Ctrl-C. Yields the epoch that the commit will have."""
-        with self._lock, translated_errors(self.path):
+        with self._lock, self._translated:
             if not self.writable:
                 raise StoreError(f"{self.path.parent} is open for reading only: open it with writable=True")
             self._db.execute("BEGIN IMMEDIATE")
@@ -140,7 +147,7 @@ class Catalogue:
                 raise
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock, translated_errors(self.path):
+        with self._lock, self._translated:
             return self._db.execute(sql, values).fetchall()
 
     def _change(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -150,7 +157,7 @@ class Catalogue:
     def _rows_in(self, sql: str, keys: Sequence[Any]) -> Iterator[Any]:
         """Yield the rows of sql, whose `IN ($)` stands for the keys."""
         for batch in _batches(keys):
-            yield from self._rows(sql.replace("$", ",".join("?" * len(batch))), batch)
+            yield from self._rows(_with_places(sql, len(batch)), batch)
 
     # -- facts --
 
@@ -166,7 +173,11 @@ class Catalogue:
     @property
     def epoch(self) -> int:
         """The number of commits that touched images."""
-        return int(self._meta_of("epoch"))
+        with self._lock:  # in another thread, it is of the commit that `reading` reads there
+            if self._epoch_read is None:
+                self._epoch_read = int(self._meta_of("epoch"))
+                return self._epoch_read
+            return int(self._meta_of("epoch")) if self._epoch_read == -1 else self._epoch_read
 
     @property
     def n_images(self) -> int:
@@ -287,10 +298,32 @@ class Catalogue:
         Raises:
             UnknownId: one of them is not there.
         """
-        with self.reading():
-            found = {row[0]: row for row in self._rows_in(f"SELECT {_COLUMNS} FROM images WHERE id IN ($)", ids)}
-            self._check_known(ids, found)
-        return [self._record(found[id]) for id in ids]
+        return [row.record() for row in self.rows(ids)]
+
+    def rows(self, ids: Sequence[int]) -> list[Row]:
+        """Return the images with these ids as `records` does, as rows."""
+        found = self._rows_of(_RECORDS, ids)
+        return [self._row(found[id]) for id in ids]
+
+    def codes(self, ids: Sequence[int]) -> bytearray:
+        """Return the codes of the images with these ids, one behind the other, in this order.
+
+        Raises:
+            UnknownId: one of them is not there.
+        """
+        found = self._rows_of("SELECT id, code FROM images WHERE id IN ($)", ids)
+        return bytearray().join([found[id][1] for id in ids])
+
+    def _rows_of(self, sql: str, ids: Sequence[int]) -> dict[int, Any]:
+        """Return the rows of sql, whose `IN ($)` stands for the ids, by id, all of one commit."""
+        if len(ids) <= _BATCH:
+            rows = self._rows(_with_places(sql, len(ids)), ids)
+        else:
+            with self.reading():
+                rows = list(self._rows_in(sql, ids))
+        found = {row[0]: row for row in rows}
+        self._check_known(ids, found)
+        return found
 
     def faces(self, ids: Sequence[int]) -> dict[int, tuple[str, str | None, Metadata]]:
         """Return path, label and metadata of those images that are there."""
@@ -514,9 +547,17 @@ class Catalogue:
     # -- rows to values --
 
     def _record(self, row: tuple[Any, ...]) -> Record:
+        return self._row(row).record()
+
+    def _row(self, row: tuple[Any, ...]) -> Row:
         id, path, n_bytes, mtime_ns, content_hash, width, height, label, metadata, code = row
+        if type(path) is bytes and metadata is None and type(label) is not bytes:
+            # What nearly every row is, thousands of times a second.
+            return Row(
+                id, path.decode(_ENCODING, _ERRORS), n_bytes, mtime_ns, content_hash, width, height, label, {}, code
+            )
         path, label, values = self._face(id, path, label, metadata)
-        return Record(path, n_bytes, mtime_ns, content_hash, width, height, label, values, id=id, code=code)
+        return Row(id, path, n_bytes, mtime_ns, content_hash, width, height, label, values, code)
 
     def _face(self, id: int, path: Any, label: Any, metadata: Any) -> tuple[str, str | None, Metadata]:
         try:
@@ -527,6 +568,11 @@ class Catalogue:
 
 def _bad_row(row: tuple[Any, ...]) -> str:
     return f"image {row[0]}, {show(row[1])}, does not match its checksum"
+
+
+@lru_cache(maxsize=64)
+def _with_places(sql: str, n: int) -> str:
+    return sql.replace("$", ",".join("?" * n))
 
 
 def _some(rows: list[Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 Scalar: TypeAlias = str | int | float | bool | None
 Metadata: TypeAlias = Mapping[str, Scalar]
@@ -39,6 +39,26 @@ class Record(Entry):
 
     id: int = field(kw_only=True)
     code: bytes = field(kw_only=True)
+
+
+class Row(NamedTuple):
+    """What a `Record` holds, as a tuple, which is made several times as fast."""
+
+    id: int
+    path: str
+    n_bytes: int
+    mtime_ns: int
+    content_hash: bytes
+    width: int
+    height: int
+    label: str | None
+    metadata: Metadata
+    code: bytes
+
+    def record(self) -> Record:
+        """Return the record."""
+        id, path, n_bytes, mtime_ns, content_hash, width, height, label, metadata, code = self
+        return Record(path, n_bytes, mtime_ns, content_hash, width, height, label, metadata, id=id, code=code)
 
 
 @dataclass(frozen=True, slots=True)

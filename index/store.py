@@ -44,6 +44,7 @@ from index.records import (
     Metadata,
     Problem,
     Record,
+    Row,
     SearchStats,
     Skipped,
     StoreStats,
@@ -274,6 +275,10 @@ class Store:
         """
         return self._catalogue.records(_plain(ids))
 
+    def rows(self, ids: Iterable[int]) -> list[Row]:
+        """Return the images with these ids as `records` does, as rows: for who shows thousands a second."""
+        return self._catalogue.rows(_plain(ids))
+
     def by_path(self, paths: Iterable[str]) -> dict[str, Record]:
         """Return the images at these paths; paths that are not here are left out."""
         return self._catalogue.by_path(paths)
@@ -304,8 +309,8 @@ class Store:
         Raises:
             UnknownId: an id that is not here.
         """
-        data = b"".join(record.code for record in self.records(ids))
-        return np.frombuffer(data, np.uint8).reshape(-1, n_code_bytes(self.n_bits)).copy()
+        data = self._catalogue.codes(_plain(ids))
+        return np.frombuffer(data, np.uint8).reshape(-1, n_code_bytes(self.n_bits))
 
     def export_codes(self, path: str | os.PathLike[str]) -> Ids:
         """Write all codes to a new `CodeFile`; return the ids (N,) int64, ascending, of the codes at its positions.

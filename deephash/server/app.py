@@ -15,9 +15,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from .. import __version__
+from .at_once import AtOnce
 from .errors import handle_errors
 from .guard import Guard
-from .quick import QuickSearch
+from .quick import PATH, QuickSearch
 from .routes import about, images, jobs, search
 from .service import Service
 from .settings import MAX_IMAGES, ServerSettings
@@ -76,11 +77,13 @@ class _App(FastAPI):
         routes = {
             method: route
             for route in search.router.routes
-            if isinstance(route, APIRoute) and route.path == "/v1/search"
+            if isinstance(route, APIRoute) and route.path == PATH
             for method in route.methods or ()
         }
         quick = QuickSearch(super().build_middleware_stack(), service, routes=routes)
-        return Guard(quick, settings=service.settings, metrics=service.metrics)
+        guard = Guard(quick, settings=service.settings, metrics=service.metrics)
+        self.state.at_once = AtOnce(guard, quick, service.metrics)
+        return guard
 
 
 def _operation_id(route: APIRoute) -> str:

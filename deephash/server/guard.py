@@ -17,7 +17,7 @@ from .errors import ApiError, error_response, to_api_error
 from .metrics import Metrics
 from .settings import ServerSettings
 
-__all__ = ["CONTENT_SECURITY_POLICY", "COOKIE", "CUSTOM_HEADER", "Guard", "cookie_value"]
+__all__ = ["CONTENT_SECURITY_POLICY", "COOKIE", "CUSTOM_HEADER", "HEADERS", "Guard", "cookie_value"]
 
 COOKIE = "deephash"
 CUSTOM_HEADER = "X-DeepHash"
@@ -25,7 +25,7 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS = (
+HEADERS = (
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -70,8 +70,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        # Of a header that comes twice the first counts.
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+        headers = _by_name(scope)
         body = _Body(receive, send, self._settings, expected=not headers.keys().isdisjoint(_HEADERS_OF_BODIES))
         try:
             try:
@@ -89,6 +88,17 @@ class Guard:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in ("GET", "POST", "PATCH", "DELETE", "HEAD") else "other"
             self._metrics.count_request(method, route, body.status, time.perf_counter() - started)
+
+    def lets_in(self, scope: Scope) -> bool:
+        """Returns whether a request has no body, and nothing to be refused for."""
+        headers = _by_name(scope)
+        if not headers.keys().isdisjoint(_HEADERS_OF_BODIES):
+            return False
+        try:
+            self._check(scope["method"], scope["path"], headers)
+        except ApiError:
+            return False
+        return True
 
     def _accepts_host(self, header: str) -> bool:
         host = _host_name(header)
@@ -186,7 +196,7 @@ class _Body:
             self.status = message["status"]
             headers = list(message.get("headers", ()))
             given = {name.lower() for name, _ in headers}
-            headers += [header for header in _HEADERS if header[0] not in given]
+            headers += [header for header in HEADERS if header[0] not in given]
             if not self._whole:
                 await self._peek()
             if not self._whole:
@@ -214,6 +224,11 @@ class _Body:
                     self._note(await self._receive())
         except TimeoutError:
             pass
+
+
+def _by_name(scope: Scope) -> dict[str, str]:
+    # Of a header that comes twice the first counts.
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
 
 def _host_name(header: str) -> str | None:

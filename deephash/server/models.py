@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from index import DuplicateCluster, Problem, Record
+from index import DuplicateCluster, Problem, Record, Row
 
 from ..json_lines import path_fields
 from .settings import MAX_IDS
@@ -283,18 +283,24 @@ def problem_dict(problem: Problem) -> dict[str, Any]:
     return {"kind": problem.kind, "path_hex": None, **path_fields(problem.where), "message": problem.message}
 
 
-def image_dict(record: Record) -> dict[str, Any]:
+def image_dict(record: Record | Row) -> dict[str, Any]:
     """Returns an indexed image as `ImageRecord` describes it."""
+    path, path_hex = record.path, None
+    if not path.isascii():
+        fields = path_fields(path)
+        path, path_hex = fields["path"], fields.get("path_hex")
     return {
-        "id": record.id, "path_hex": None, **path_fields(record.path), "label": _text(record.label),
+        "id": record.id, "path": path, "path_hex": path_hex, "label": _text(record.label),
         "metadata": dict(record.metadata), "code": record.code.hex(), "width": record.width, "height": record.height,
         "n_bytes": record.n_bytes, "mtime_ns": record.mtime_ns, "content_hash": record.content_hash.hex(),
     }  # fmt: skip
 
 
-def match_dict(record: Record, distance: int) -> dict[str, Any]:
+def match_dict(record: Record | Row, distance: int) -> dict[str, Any]:
     """Returns a match as `MatchRecord` describes it."""
-    return {**image_dict(record), "distance": distance}
+    fields = image_dict(record)
+    fields["distance"] = distance
+    return fields
 
 
 def cluster_dict(cluster: DuplicateCluster) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .image_queries import image_codes
 from .routes.parameters import json_answer
-from .searching import Question, search_answer
+from .searching import Query, Question, search_answer
 from .service import Service
 from .settings import MAX_LIMIT
 
-__all__ = ["QuickSearch"]
+__all__ = ["PATH", "QuickSearch", "parsed"]
 
+PATH = "/v1/search"
 _FEW = 200  # images that are taken in as fast as a thread is reached
 _MOST = 100  # matches that are found as fast as a thread is reached
 _LONGEST_QUERY = 200
@@ -51,8 +53,8 @@ class QuickSearch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
         found = None
-        if scope["type"] == "http" and scope["path"] == "/v1/search":
-            asked = _parsed(scope["query_string"])
+        if scope["type"] == "http" and scope["path"] == PATH:
+            asked = parsed(scope["query_string"])
             if asked is not None and scope["method"] == "GET":
                 found = await self._by_id(scope, *asked)
             elif asked is not None and scope["method"] == "POST":
@@ -67,7 +69,7 @@ class QuickSearch:
         if id is None:
             return None
         scope["route"] = self._routes["GET"]
-        return await self._found(question, id, None)
+        return await self._found(question, [id], [])
 
     async def _by_file(
         self, scope: Scope, body: _SmallBody, id: int | None, question: Question
@@ -76,14 +78,21 @@ class QuickSearch:
             return None
         scope["route"] = self._routes["POST"]
         (code,) = await image_codes(self._service, [image])
-        return await self._found(question, None, code)
+        return await self._found(question, [], [code])
 
-    async def _found(self, question: Question, id: int | None, code: NDArray[np.uint8] | None) -> dict[str, Any]:
-        while (found := self._at_once(question, id, code)) is None:
+    async def _found(
+        self, question: Question, ids: Sequence[int], codes: Sequence[NDArray[np.uint8]]
+    ) -> dict[str, Any]:
+        while (found := self.find(question, ids, codes)) is None:
             await self._follow()
         return found
 
-    def _at_once(self, question: Question, id: int | None, code: NDArray[np.uint8] | None) -> dict[str, Any] | None:
+    def find(self, question: Question, ids: Sequence[int], codes: Sequence[NDArray[np.uint8]]) -> dict[str, Any] | None:
+        """Returns the answer to indexed images and codes of others; None while much must be taken in first.
+
+        Raises:
+            UnknownId: an image is not here.
+        """
         if self._following is not None:
             return None
         store = self._service.stores.quick
@@ -92,10 +101,9 @@ class QuickSearch:
                 n_behind = store.n_behind()
                 if n_behind is None or n_behind > _FEW:
                     return None
-            if id is not None:
-                (code,) = store.codes([id])
-            assert code is not None
-            found = search_answer(store, [("image" if id is None else "id", id, code)], question)
+            queries: list[Query] = [("id", id, code) for id, code in zip(ids, store.codes(ids), strict=True)]
+            queries += [("image", None, code) for code in codes]
+            found = search_answer(store, queries, question)
             self._epoch = found["epoch"]
             return found
 
@@ -155,7 +163,7 @@ class _SmallBody:
         return self._messages.popleft() if self._messages else await self._receive()
 
 
-def _parsed(query: bytes) -> tuple[int | None, Question] | None:
+def parsed(query: bytes) -> tuple[int | None, Question] | None:
     """Returns what is asked, or None where it is anything but whole numbers within their bounds."""
     if len(query) > _LONGEST_QUERY:
         return None
@@ -164,10 +172,12 @@ def _parsed(query: bytes) -> tuple[int | None, Question] | None:
     if len(given) != len(pairs):
         return None
     id = given.pop(b"id", None)
-    k, offset, limit = (given.pop(name, default) for name, default in _DEFAULTS)
+    k, offset, limit = given.pop(b"k", 10), given.pop(b"offset", 0), given.pop(b"limit", 100)
     if given or id == 0 or not 1 <= k <= _MOST or not 1 <= limit <= MAX_LIMIT:
         return None
-    return id, Question(k, None, None, offset, limit)
+    return id, _question(k, offset, limit)
 
 
-_DEFAULTS = ((b"k", 10), (b"offset", 0), (b"limit", 100))
+@lru_cache(maxsize=64)
+def _question(k: int, offset: int, limit: int) -> Question:
+    return Question(k, None, None, offset, limit)

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index import Filter, Record, Store, UnknownId, n_code_bytes
+from index import Filter, Row, Store, UnknownId, n_code_bytes
 
 from .errors import ApiError
 from .models import match_dict
 from .settings import MAX_K
 
-__all__ = ["Page", "Question", "parsed_code", "search_answer", "search_page"]
+__all__ = ["Page", "Query", "Question", "parsed_code", "search_answer", "search_pages"]
 
-_Query = tuple[str, int | None, NDArray[np.uint8]]
+Query = tuple[str, int | None, NDArray[np.uint8]]
+"""(kind, id of an indexed image or None, code)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,15 @@ class Page:
 
     total: int
     offset: int
-    matches: Sequence[tuple[Record, int]]
+    matches: Sequence[tuple[Row, int]]
 
 
-def search_answer(store: Store, queries: Sequence[_Query], question: Question) -> dict[str, Any]:
-    """Returns what `SearchAnswer` describes; queries are (kind, id of an indexed image or None, code)."""
+def search_answer(store: Store, queries: Sequence[Query], question: Question) -> dict[str, Any]:
+    """Returns what `SearchAnswer` describes."""
+    codes = np.array([code for _, _, code in queries])
+    pages = search_pages(store, codes, question, excluded=[id for _, id, _ in queries])
     results = []
-    for kind, id, code in queries:
-        page = search_page(store, code, question, exclude=id)
+    for (kind, id, code), page in zip(queries, pages, strict=True):
         stop = page.offset + len(page.matches)
         results.append(
             {
@@ -52,48 +54,61 @@ def search_answer(store: Store, queries: Sequence[_Query], question: Question) -
                 "total": page.total,
                 "offset": page.offset,
                 "next_offset": stop if page.matches and stop < page.total else None,
-                "matches": [match_dict(record, distance) for record, distance in page.matches],
+                "matches": [match_dict(row, distance) for row, distance in page.matches],
             }
         )
     return {"n_bits": store.n_bits, "epoch": store.epoch, "results": results}
 
 
-def search_page(store: Store, code: NDArray[np.uint8], question: Question, *, exclude: int | None = None) -> Page:
-    """Returns a page of the images nearest to a code, without the excluded one.
+def search_pages(
+    store: Store, codes: NDArray[np.uint8], question: Question, *, excluded: Sequence[int | None]
+) -> list[Page]:
+    """Returns for each code (N, n_bytes) a page of the images nearest to it, without the one that it excludes.
 
     Raises:
         ApiError: more are within the radius than one answer may hold.
     """
     start, stop = question.offset, question.offset + question.limit
     for _ in range(8):
-        found = _find(store, code, question, exclude)
-        rows = found[start:stop]
+        found = _find(store, codes, question, excluded)
+        shown = [pairs[start:stop] for pairs in found]
         try:
-            records = store.records([id for id, _ in rows])
+            rows = {row.id: row for row in store.rows({id for pairs in shown for id, _ in pairs})}
         except UnknownId:
             continue  # removed between search and look-up: search again
-        return Page(len(found), start, [(record, row[1]) for record, row in zip(records, rows, strict=True)])
+        return [
+            Page(len(pairs), start, [(rows[id], distance) for id, distance in part])
+            for pairs, part in zip(found, shown, strict=True)
+        ]
     raise ApiError(503, "timeout", "images are being removed faster than they can be found: try again", retry_after=1)
 
 
-def _find(store: Store, code: NDArray[np.uint8], question: Question, exclude: int | None) -> list[tuple[int, int]]:
+def _find(
+    store: Store, codes: NDArray[np.uint8], question: Question, excluded: Sequence[int | None]
+) -> list[list[tuple[int, int]]]:
+    """Returns (id, distance) of what each code has found."""
     k, radius, where = question.k, question.radius, question.where
-    ids: NDArray[Any]
-    distances: NDArray[Any]
     if k is None:
         assert radius is not None
-        _, distances, ids = store.range_ids(code[None], radius, where=where)
-        if len(ids) > MAX_K + 1:
-            raise ApiError(
-                422, "too_many_results",
-                f"{len(ids):,} images are within distance {radius}, and an answer holds at most {MAX_K:,}: lower the "
-                f"radius, or give k as well",
-            )  # fmt: skip
-    else:
-        table = store.search_ids(code[None], k + (exclude is not None), radius=radius, where=where)
-        distances, ids = table[0][0], table[1][0]
-    pairs = zip(ids.tolist(), distances.tolist(), strict=True)
-    return [(id, distance) for id, distance in pairs if id >= 0 and id != exclude][:k]
+        return [_within(store, code, radius, where, own) for code, own in zip(codes, excluded, strict=True)]
+    distances, ids = store.search_ids(codes, k + any(excluded), radius=radius, where=where)
+    return [
+        [(id, distance) for id, distance in zip(*row, strict=True) if id >= 0 and id != own][:k]
+        for own, *row in zip(excluded, ids.tolist(), distances.tolist(), strict=True)
+    ]
+
+
+def _within(
+    store: Store, code: NDArray[np.uint8], radius: int, where: Filter | None, own: int | None
+) -> list[tuple[int, int]]:
+    _, distances, ids = store.range_ids(code[None], radius, where=where)
+    if len(ids) > MAX_K + 1:
+        raise ApiError(
+            422, "too_many_results",
+            f"{len(ids):,} images are within distance {radius}, and an answer holds at most {MAX_K:,}: lower the "
+            f"radius, or give k as well",
+        )  # fmt: skip
+    return [(id, distance) for id, distance in zip(ids.tolist(), distances.tolist(), strict=True) if id != own]
 
 
 def parsed_code(text: str, n_bits: int) -> NDArray[np.uint8]:

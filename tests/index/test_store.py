@@ -602,3 +602,38 @@ def test_how_far_searches_are_behind_is_told(tmp_path):
         assert reader.n_behind() == 4
         reader.search(codes(1), 3)
         assert reader.n_behind() == 0
+
+
+def test_rows_hold_what_records_do(folder):
+    with Store.create(folder, n_bits=N_BITS, fingerprint="f" * 32) as store:
+        label, metadata = os.fsdecode(b"caf\xe9"), {"year": 2024, "kept": True}
+        given = [entry(0), entry(1, NOT_UTF8, label=label), entry(2, metadata=metadata), entry(3, label="a")]
+        store.put(given, codes(4))
+        ids = [4, 1, 3, 2, 1]
+        assert [row.record() for row in store.rows(ids)] == store.records(ids)
+        assert store.codes(ids).tobytes() == b"".join(row.code for row in store.rows(ids))
+        assert store.rows([]) == []
+        for look_up in (store.rows, store.codes):
+            with pytest.raises(UnknownId, match="has no image 9"):
+                look_up([1, 9])
+
+
+def test_more_ids_than_one_statement_takes_are_looked_up_too(tmp_path):
+    with filled(tmp_path / "a.dhx", 1_200) as store:
+        ids = list(range(1_200, 0, -1))
+        assert [row.id for row in store.rows(ids)] == ids
+        assert np.array_equal(store.codes(ids), codes(1_200)[::-1])
+
+
+def test_the_epoch_stays_while_a_commit_is_read(folder, store):
+    with Store.open(folder) as reader:
+        with reader.reading():
+            before = reader.epoch
+            store.remove([1])
+            assert reader.epoch == before
+            with reader.reading():
+                assert reader.epoch == before
+            assert 1 in reader
+        assert reader.epoch == store.epoch == before + 1
+        with reader.reading():
+            assert reader.epoch == before + 1

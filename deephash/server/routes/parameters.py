@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Path, Query, Request, UploadFile
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 from starlette.responses import Response
 
 from index import Filter
@@ -21,8 +22,8 @@ from ..service import Service
 from ..settings import MAX_IMAGES, MAX_LIMIT
 
 __all__ = [
-    "CHANGES", "ERRORS", "READS", "ImageId", "Limit", "Offset", "Where", "json_answer", "parsed_metadata",
-    "read_images", "service_of",
+    "CHANGES", "ERRORS", "READS", "ImageId", "Limit", "Offset", "Where", "json_answer", "json_bytes",
+    "parsed_metadata", "read_images", "service_of",
 ]  # fmt: skip
 
 _MAX_WILDCARDS = 8
@@ -37,7 +38,15 @@ def service_of(request: Request) -> Service:
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Returns a value as JSON, as it is: its shape is that of the model that the route names."""
-    return Response(json.dumps(value, separators=(",", ":")), status, headers, "application/json")
+    return Response(json_bytes(value), status, headers, "application/json")
+
+
+def json_bytes(value: Any) -> bytes:
+    """Returns a value as JSON in UTF-8."""
+    try:
+        return to_json(value)
+    except PydanticSerializationError:  # text that UTF-8 cannot hold, which JSON's escapes can
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 # The guard has checked both before a route is called; here they are for the documentation.

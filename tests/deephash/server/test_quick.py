@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from deephash import ImageSearch
-from deephash.server.quick import _parsed, _SmallBody
+from deephash.server.quick import _SmallBody, parsed
 from deephash.server.searching import Question
 from tests.deephash.photos import pixels_of
 from tests.deephash.server.servers import error_of
@@ -22,7 +22,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("query", PLAIN)
 def test_answers_are_those_of_the_route(server, query):
-    assert _parsed(query.encode()) is not None
+    assert parsed(query.encode()) is not None
     quick = server.http.get(f"/v1/search?{query}")
     slow = server.http.get(f"/v1/search?{query}&combine=false")
     assert quick.status_code == slow.status_code == 200
@@ -32,12 +32,12 @@ def test_answers_are_those_of_the_route(server, query):
 
 @pytest.mark.parametrize("query", OTHERS)
 def test_all_else_is_left_to_the_framework(query):
-    assert _parsed(query.encode()) is None
+    assert parsed(query.encode()) is None
 
 
 def test_defaults_are_those_of_the_route():
-    assert _parsed(b"id=5") == (5, Question(10, None, None, 0, 100))
-    assert _parsed(b"") == (None, Question(10, None, None, 0, 100))
+    assert parsed(b"id=5") == (5, Question(10, None, None, 0, 100))
+    assert parsed(b"") == (None, Question(10, None, None, 0, 100))
 
 
 def test_unknown_images_are_refused_alike(server):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from deephash import Filter, ImageError, ImageSearch, ServerError
-from deephash.server.searching import Question, search_page
+from deephash.server.searching import Question, search_pages
 from index import Entry, Store, UnknownId
 from tests.deephash.photos import pixels_of, sample
 from tests.deephash.server.servers import error_of
@@ -167,8 +167,9 @@ def many(tmp_path_factory):
 def test_a_radius_that_reaches_too_many_is_refused_before_they_are_looked_up(many):
     code = np.zeros(2, np.uint8)
     with pytest.raises(Exception, match="10,050 images are within distance 3") as caught:
-        search_page(many, code, Question(None, 3, None, 0, 100))
+        search_pages(many, code[None], Question(None, 3, None, 0, 100), excluded=[None])
     assert (caught.value.status_code, caught.value.code) == (422, "too_many_results")
-    page = search_page(many, code, Question(10_000, 3, None, 9_990, 100))
+    (page,) = search_pages(many, code[None], Question(10_000, 3, None, 9_990, 100), excluded=[None])
     assert [record.id for record, _ in page.matches] == list(range(9_991, 10_001))
-    assert search_page(many, ~code, Question(None, 0, None, 0, 10)).total == 1
+    (page,) = search_pages(many, ~code[None], Question(None, 0, None, 0, 10), excluded=[None])
+    assert page.total == 1
