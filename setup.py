@@ -12,7 +12,7 @@ PLOTS = ["matplotlib>=3.8"]
 CLIENT = ["httpx>=0.28"]
 SERVE = [
     "fastapi>=0.165",
-    "uvicorn>=0.35",
+    "uvicorn>=0.45",
     "httptools>=0.6",
     'uvloop>=0.21; sys_platform != "win32"',
     "python-multipart>=0.0.20",

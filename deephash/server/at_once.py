@@ -17,8 +17,11 @@ from .searching import Question
 
 __all__ = ["AtOnce"]
 
+_MOST = 32  # searches of one round of the event loop, some ten milliseconds: whatever else waits has its turn
+
 
 class _Asked(NamedTuple):
+    question: Question
     id: int
     started: float
     answer: Callable[[bytes | None], None]
@@ -36,7 +39,7 @@ class AtOnce:
         self._guard = guard
         self._quick = quick
         self._metrics = metrics
-        self._waiting: dict[Question, list[_Asked]] = {}
+        self._waiting: list[_Asked] = []
 
     def takes(self, scope: Scope, answer: Callable[[bytes | None], None]) -> bool:
         """Takes a request, if it is such a search: ``answer`` is called when the event loop comes round.
@@ -51,18 +54,23 @@ class AtOnce:
         if id is None or question is None or not self._guard.lets_in(scope):
             return False
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._answer_all)
-        self._waiting.setdefault(question, []).append(_Asked(id, started, answer))
+            asyncio.get_running_loop().call_soon(self._answer_some)
+        self._waiting.append(_Asked(question, id, started, answer))
         return True
 
-    def _answer_all(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for question, asked in waiting.items():
-            bodies = self._bodies(question, [one.id for one in asked])
-            for body, (_, started, answer) in zip(bodies, asked, strict=True):
-                answer(body)
+    def _answer_some(self) -> None:
+        some, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._answer_some)
+        alike: dict[Question, list[_Asked]] = {}
+        for asked in some:
+            alike.setdefault(asked.question, []).append(asked)
+        for question, group in alike.items():
+            bodies = self._bodies(question, [asked.id for asked in group])
+            for asked, body in zip(group, bodies, strict=True):
+                asked.answer(body)
                 if body is not None:
-                    self._metrics.count_request("GET", PATH, 200, time.perf_counter() - started)
+                    self._metrics.count_request("GET", PATH, 200, time.perf_counter() - asked.started)
 
     def _bodies(self, question: Question, ids: list[int]) -> list[bytes] | list[None]:
         try:

@@ -21,7 +21,7 @@ _AT_ONCE = 64 << 10
 class Protocol(HttpToolsProtocol):
     """uvicorn's, on a transport that sends together what is written together: each packet costs both ends a wake-up.
 
-    What the app's ``state.at_once`` takes is answered without a task.
+    What the app's ``state.at_once`` takes is answered without a task: `_start_asgi_task` is uvicorn's, from 0.45 on.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Protocol(HttpToolsProtocol):
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
+        cycle.on_response = lambda: None  # as uvicorn does: a circle of references would outlive the connection
 
 
 class _Gathering:

@@ -165,6 +165,15 @@ def test_the_app_takes_plain_searches_by_id_alone(made):
         results = [json.loads(body)["results"][0] for body in found]
         totals = {result["query"]["id"]: result["total"] for result in results}
         assert totals == {1: 3, 2: 3, 3: 10, 4: 3}
+        rounds = []
+        for number in range(80):
+            assert takes(asked(), lambda body, of=number: rounds.append((of, body)))
+        asyncio.get_running_loop().call_soon(rounds.append, "others")
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert rounds.index("others") == 32
+        assert [number for number, _ in rounds[:32] + rounds[33:]] == list(range(80))
+        assert {body for _, body in rounds[:32] + rounds[33:]} == {found[0]}
         # An unknown one is left to the app with those that were asked for beside it.
         assert await answers(asked(query_string=b"id=999"), asked(query_string=b"id=1")) == [None, None]
         for other in (
@@ -178,7 +187,7 @@ def test_the_app_takes_plain_searches_by_id_alone(made):
 
     asyncio.run(work())
     counted = app.state.service.metrics.text().decode()
-    assert 'deephash_requests_total{method="GET",route="/v1/search",status="200"} 4.0' in counted
+    assert 'deephash_requests_total{method="GET",route="/v1/search",status="200"} 84.0' in counted
     app.state.service.stores.close()
 
 
