@@ -108,6 +108,10 @@ class HashModel(nn.Module, EncodingModel):
             self._encoder = None
         return super().train(mode)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy makes an encoder of its own: its weights may be about to change.
+        return self.__dict__ | {"_encoder": None}
+
     def with_hash_layer(
         self,
         weight: NDArray[np.float32],

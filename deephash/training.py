@@ -8,7 +8,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.backends import cudnn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .batch_norm import whole_batch_norm
@@ -77,18 +75,6 @@ class TrainConfig:
             raise ValueError(f"patience is {self.patience}: use 1 epoch or more, or None to run through")
 
 
-@contextmanager
-def _tried_convolutions() -> Iterator[None]:
-    """Lets cuDNN try its ways to convolve, once for each size of a layer: some are several times as fast as others."""
-    before = cudnn.benchmark
-    cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        cudnn.benchmark = before
-
-
-@_tried_convolutions()
 def train(
     network: nn.Module,
     loss: "HashingLoss",
