@@ -175,6 +175,7 @@ def train_model(
         "fitted_to": f"{len(learned)} labelled images, {split.protocol}",
         "training_images": len(learned),
         "seconds": round(epochs[-1].seconds) if epochs else 0,
+        "device": _device_name(),
         "best_epoch": epochs[-1].best_epoch if epochs else None,
         "map": round(quality.map, 4),
         "config": asdict(replace(config, loss_options=dict(config.loss_options))),
@@ -208,6 +209,11 @@ def hold_out(
     order = np.random.default_rng(seed + 7_919).permutation(training)
     n_held = round(share * len(training))
     return np.sort(order[n_held:]), np.sort(order[:n_held])
+
+
+def _device_name() -> str:
+    device = best_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
 def _task(images: LabelledImages, learned: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:

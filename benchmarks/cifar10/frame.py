@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.cifar10 import CACHE
 from deephash.augmentation import normalise
 from deephash.backbones import create_backbone
-from deephash.inference import inference_copy
+from deephash.inference import has_fast_bf16, inference_copy
 from deephash.inputs import FeatureInputs
 from deephash.losses import HashingLoss
 from deephash.model import best_device
@@ -98,11 +98,11 @@ def train_head(data: FeatureSet, loss: HashingLoss, n_outputs: int, seed: int) -
 
 
 def _compute_features(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """Features of the default backbone, computed in bfloat16, images scaled to 224."""
+    """Features of the default backbone, images scaled to 224; in bfloat16 where that is fast."""
     plain, device = create_backbone(), best_device()
     backbone = inference_copy(plain.module, 224).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     features = np.empty((len(pixels), plain.n_features), np.float16)
-    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, has_fast_bf16(device)):
         for start in range(0, len(pixels), 64):
             images = torch.from_numpy(pixels[start : start + 64]).to(device).permute(0, 3, 1, 2).float() / 255
             images = nn.functional.interpolate(images, size=224, mode="bicubic").clamp_(0, 1)

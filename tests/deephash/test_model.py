@@ -28,6 +28,7 @@ BUILTIN_FINGERPRINTS = {
     "general-256": "6ce686115357c71abf36a77c406b16aa",
     "general-512": "b8cdb25bf1eee98f9c72ad4d4d2f8c77",
     "cifar10-2-dsdh-48": "963ce10c8f05b11dd1cc04a8313dd166",
+    "cifar10-2-orthohash-48": "b4eff65007b17c136dedbc998dc54506",
     "cifar10-dsdh-48": "bcb1f62c4f74be1f8ced9f9cada427e8",
     "copies-256": "4fff09d4c7581a5ccb477312affc8ac5",
 }
@@ -498,7 +499,8 @@ def test_builtin_models_are_these_and_small():
         else:
             assert path.stat().st_size < 12_000_000
             protocol = "cifar10-2" if name.startswith("cifar10-2-") else "cifar10-1"
-            assert (card.method, card.backbone_weights, card.training["protocol"]) == ("dsdh", "file", protocol)
+            assert (card.backbone_weights, card.training["protocol"]) == ("file", protocol)
+            assert card.method == card.training["loss"] == name.split("-")[-2]
 
 
 def test_builtin_models_load_and_share_their_preprocessing():
@@ -506,7 +508,8 @@ def test_builtin_models_load_and_share_their_preprocessing():
     assert models.pop("copies-256").input_spec == COPY_SPEC
     from_scratch = models.pop("cifar10-2-dsdh-48")
     assert (from_scratch.input_spec.size, from_scratch.input_spec.mean) == (32, (0.4914, 0.4822, 0.4465))
-    assert models.pop("cifar10-dsdh-48").input_spec == InputSpec(224, 224, (0.5,) * 3, (0.5,) * 3)
+    for name in ("cifar10-dsdh-48", "cifar10-2-orthohash-48"):
+        assert models.pop(name).input_spec == InputSpec(224, 224, (0.5,) * 3, (0.5,) * 3)
     assert {model.input_spec for model in models.values()} == {InputSpec(224, 224, (0.5,) * 3, (0.5,) * 3, squash=True)}
 
 
