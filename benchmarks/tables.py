@@ -92,7 +92,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "general": _of_file("general", general.table),
     "general-cifar10": _of_file("general", general.table_cifar10),
     "serve": _of_file("serve", serve.table),
-    "serve-bf16": _of_file("serve-bf16", serve.table),
+    "serve-xeon": _of_file("serve-xeon", serve.table),
     "search-ratios": lambda: search.ratio_table(load_search()),
     "startup": _of_file("startup", startup.table),
     "store": _of_file("store", store.table),
