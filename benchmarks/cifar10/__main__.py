@@ -48,18 +48,22 @@ def main() -> None:
     one_thread()
     started = time.monotonic()
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-        waiting: dict[Future[Any], Job] = {pool.submit(run, job, images.targets): job for job in jobs}
-        for number, future in enumerate(as_completed(waiting), start=1):
-            # What is done is let go: the results of many runs need not stay in memory.
-            job = waiting.pop(future)
-            judged = itertools.product(job.splits, job.lengths)
-            for (split, n_bits), result in zip(judged, future.result(), strict=True):
-                add_run(split.protocol, job.method, config_of(job.method, len(split.training)), result)
-                print(
-                    f"{number}/{len(jobs)} {split.protocol} {job.method} {n_bits} bits, seed {job.seed}: "
-                    f"mAP {result['map']:.4f}, {result['cpu_seconds']:.0f} CPU s",
-                    flush=True,
-                )
+        try:
+            waiting: dict[Future[Any], Job] = {pool.submit(run, job, images.targets): job for job in jobs}
+            for number, future in enumerate(as_completed(waiting), start=1):
+                # What is done is let go: the results of many runs need not stay in memory.
+                job = waiting.pop(future)
+                judged = itertools.product(job.splits, job.lengths)
+                for (split, n_bits), result in zip(judged, future.result(), strict=True):
+                    add_run(split.protocol, job.method, config_of(job.method, len(split.training)), result)
+                    print(
+                        f"{number}/{len(jobs)} {split.protocol} {job.method} {n_bits} bits, seed {job.seed}: "
+                        f"mAP {result['map']:.4f}, {result['cpu_seconds']:.0f} CPU s",
+                        flush=True,
+                    )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # else an error would be told when all is done
+            raise
     print(f"{len(jobs)} runs in {(time.monotonic() - started) / 60:.1f} minutes")
 
 
