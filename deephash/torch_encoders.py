@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class TorchEncoder:
     def __init__(self, backbone: nn.Module, spec: InputSpec, device: torch.device, *, half: bool = False) -> None:
         self.name = f"{device.type}-fp16" if half else device.type if device.type != "cpu" else "torch"
         self._device, self._half = device, half
+        self._lock = threading.Lock()
         module = PixelsToFeatures(backbone, spec)
         self._module = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -60,7 +62,8 @@ class TorchEncoder:
         """Returns the features."""
         # A CPU is fastest with few images at a time, which also leaves memory alone; a GPU with many.
         step = CHUNK if self._device.type == "cpu" else max(1, len(pixels))
-        parts = [self._features(pixels[start : start + step]) for start in range(0, max(1, len(pixels)), step)]
+        with self._lock:  # one call has all processors
+            parts = [self._features(pixels[start : start + step]) for start in range(0, max(1, len(pixels)), step)]
         return np.concatenate(parts)
 
     def _features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -69,6 +70,26 @@ def test_features_do_not_depend_on_the_batch(tiny_model, pixels):
         parts = [encoder(pixels[start : start + size]) for start in range(0, len(pixels), size)]
         np.testing.assert_array_equal(np.concatenate(parts), together)
     assert encoder(pixels[:0]).shape == (0, tiny_model.n_features)
+
+
+def test_threads_that_encode_at_the_same_time_get_features_of_their_own(tiny_model, pixels, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "openvino")
+    encoder = choose_encoder(tiny_model)
+    parts = [pixels[start : start + size] for size in (1, 2, 5, 9) for start in range(0, 45, size)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(encoder, parts))
+    for part, features in zip(parts, found, strict=True):
+        np.testing.assert_array_equal(features, encoder(part))
+
+
+def test_an_error_in_a_stream_is_raised_and_the_stream_goes_on(tiny_model, pixels, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "openvino")
+    encoder = choose_encoder(tiny_model)
+    expected = encoder(pixels)
+    for wrong in (pixels[:1, :16], pixels[:40, :16]):
+        with pytest.raises((RuntimeError, ValueError)):
+            encoder(wrong)
+    np.testing.assert_array_equal(encoder(pixels), expected)
 
 
 def test_a_network_is_converted_once(tiny_model, tmp_path, pixels):
