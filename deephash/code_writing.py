@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from index import FileStat, Skipped
 
+from .encoding_ahead import encode_ahead
 from .exporting import check_format, write_rows
 from .image_batches import ImageBatches
-from .image_files import Decoded, Failed
+from .image_files import Decoded
 from .progress import OnProgress, Progress, ignore_progress
 from .writing import replacing
 
@@ -87,16 +88,19 @@ class _Run:
     def _batches(self) -> Iterator[tuple[list[Decoded], NDArray[np.uint8]]]:
         n_done, model = 0, self._model
         try:
-            for batch in ImageBatches(self._files, model.input_spec):
-                good = [item for item in batch if isinstance(item, Decoded)]
-                if good:
-                    yield good, model.encode(np.stack([item.pixels for item in good]))
-                    self.report.n_encoded += len(good)
-                self.report.skipped += [Skipped(f.file.path, f.reason) for f in batch if isinstance(f, Failed)]
-                n_done += len(batch)
+            batches = ImageBatches(self._files, model.input_spec)
+            for images, codes, failed in encode_ahead(batches, self._encode):
+                if codes is not None:
+                    yield images, codes
+                    self.report.n_encoded += len(images)
+                self.report.skipped += [Skipped(item.file.path, item.reason) for item in failed]
+                n_done += len(images) + len(failed)
                 self._on_progress(Progress("codes", n_done, len(self._files)))
         except KeyboardInterrupt:
             self.interrupted = True
+
+    def _encode(self, images: Sequence[Decoded]) -> NDArray[np.uint8]:
+        return self._model.encode(np.stack([image.pixels for image in images]))
 
     def write_text(self, file: IO[str], format: str) -> None:
         write_rows(self._rows(file), _COLUMNS, file, format)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from index import FileStat
 
+from .encoding_ahead import encode_ahead
 from .encoding_model import EncodingModel, load_encoding_model
 from .errors import CollectionError
 from .image_batches import ImageBatches
@@ -123,12 +124,15 @@ def sample_features(model: EncodingModel, files: Sequence[FileStat], *, on_progr
     images: list[Decoded] = []
     failed: list[Failed] = []
     features: list[NDArray[np.float32]] = [np.empty((0, model.n_features), np.float32)]
-    for batch in ImageBatches(files, model.input_spec):
-        good = [item for item in batch if isinstance(item, Decoded)]
-        failed += [item for item in batch if isinstance(item, Failed)]
-        if good:
-            features.append(model.features(np.stack([item.pixels for item in good])))
-        images += [_without_pixels(item) for item in good]
+    encoded = encode_ahead(
+        ImageBatches(files, model.input_spec),
+        lambda decoded: model.features(np.stack([image.pixels for image in decoded])),
+    )
+    for decoded, computed, not_decoded in encoded:
+        if computed is not None:
+            features.append(computed)
+        images += [_without_pixels(image) for image in decoded]
+        failed += not_decoded
         on_progress(Progress("fit", len(images) + len(failed), len(files)))
     return Sample(images, np.concatenate(features), failed)
 

@@ -17,6 +17,7 @@ from index import Entry, FileStat, Record, Skipped, Store
 from index.records import Metadata
 
 from .copies import COPY_MODEL, copy_spec, use_copy_codes
+from .encoding_ahead import encode_ahead
 from .errors import CollectionError
 from .image_batches import Decode, ImageBatches
 from .image_files import Decoded, Failed, find_images, hash_file
@@ -168,12 +169,24 @@ class SyncTask:
         model = self._load_model()
         if sample.fitted:
             self.report.fitted_to = len(sample.images)
-        self._put_batch(sample.images, model.codes_of_features(sample.features), sample.failed)
+        encoded = None
+        if sample.images:
+            encoded = model.codes_of_features(sample.features), self._copy_codes(sample.images)
+        self._put_batch(sample.images, encoded, sample.failed)
 
-    def _put_batch(self, images: Sequence[Decoded], codes: NDArray[np.uint8], failed: Sequence[Failed]) -> None:
-        if images:
+    def _copy_codes(self, images: Sequence[Decoded]) -> NDArray[np.uint8]:
+        return self._copy_model.encode(np.stack([image.copy_pixels for image in images]))
+
+    def _put_batch(
+        self,
+        images: Sequence[Decoded],
+        encoded: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None,
+        failed: Sequence[Failed],
+    ) -> None:
+        """Stores images with their codes and copy codes, and remembers what failed."""
+        if encoded is not None:
+            codes, copy_codes = encoded
             known = self.store.by_path([image.file.path for image in images])
-            copy_codes = self._copy_model.encode(np.stack([image.copy_pixels for image in images]))
             self.store.put([self._entry(image, known.get(image.file.path)) for image in images], codes, copy_codes)
             self.report.updated += len(known)
             self.report.added += len(images) - len(known)
@@ -276,11 +289,14 @@ class SyncTask:
         if first is None:
             return
         model = self._load_model()
-        for batch in ImageBatches(chain([first], files), model.input_spec, decode=self._decode):
-            good = [item for item in batch if isinstance(item, Decoded)]
-            codes = model.encode(np.stack([item.pixels for item in good])) if good else np.empty((0, 0), np.uint8)
-            self._put_batch(good, codes, [item for item in batch if isinstance(item, Failed)])
-            self._n_done += len(batch)
+
+        def encode(images: Sequence[Decoded]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            return model.encode(np.stack([image.pixels for image in images])), self._copy_codes(images)
+
+        batches = ImageBatches(chain([first], files), model.input_spec, decode=self._decode)
+        for images, encoded, failed in encode_ahead(batches, encode):
+            self._put_batch(images, encoded, failed)
+            self._n_done += len(images) + len(failed)
             self._on_progress(Progress("encode", self._n_done, len(changed)))
 
     def _encode_missing_copies(self, files: Sequence[FileStat]) -> None:
@@ -294,12 +310,11 @@ class SyncTask:
             ids |= {path: record.id for path, record in known.items() if record.id in lacking}
         n_done, wanted = 0, [file for file in files if file.path in ids]
         # What has changed since it was indexed was encoded anew, or could not be.
-        for batch in ImageBatches(self._unchanged(wanted), copy_spec(), decode=self._decode):
-            good = [item for item in batch if isinstance(item, Decoded)]
-            if good:
-                codes = self._copy_model.encode(np.stack([item.copy_pixels for item in good]))
-                self.store.put_copy_codes([ids[item.file.path] for item in good], codes)
-            n_done += len(batch)
+        batches = ImageBatches(self._unchanged(wanted), copy_spec(), decode=self._decode)
+        for images, codes, failed in encode_ahead(batches, self._copy_codes):
+            if codes is not None:
+                self.store.put_copy_codes([ids[image.file.path] for image in images], codes)
+            n_done += len(images) + len(failed)
             self._on_progress(Progress("copies", n_done, len(wanted)))
 
     def _unchanged(self, files: Sequence[FileStat]) -> Iterator[FileStat]:
