@@ -2,11 +2,15 @@
 
 import importlib
 import sys
+import threading
 from types import ModuleType
 
 __all__ = ["import_openvino"]
 
 _TELEMETRY = "openvino_telemetry"
+
+_importing = threading.Lock()
+_imported: ModuleType | None = None
 
 
 def import_openvino() -> ModuleType:
@@ -17,8 +21,18 @@ def import_openvino() -> ModuleType:
     Raises:
         ImportError: it is not installed, or not for this system.
     """
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
+    global _imported
+    with _importing:
+        if _imported is None:
+            openvino = sys.modules.get("openvino") or _import_without_telemetry()
+            # Its table of NumPy's types is made at the first use, in calls of Python, which let other threads run. One
+            # that comes to the table meanwhile would wait for it, and keep Python's lock from the one that makes it.
+            openvino.Type.u8.to_dtype()
+            _imported = openvino
+        return _imported
+
+
+def _import_without_telemetry() -> ModuleType:
     had = _TELEMETRY in sys.modules
     before = sys.modules.get(_TELEMETRY)
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's own way to say that there is none

@@ -10,7 +10,7 @@ from torch import nn
 
 from deephash.backbones import Backbone
 from deephash.encoder_cache import EncoderCache
-from deephash.encoders import BACK_ENDS, VARIABLE
+from deephash.encoders import BACK_ENDS, VARIABLE, OpenVINOEncoder
 from deephash.errors import ModelError
 from deephash.input_spec import InputSpec
 from deephash.model import HashModel, load_model
@@ -185,6 +185,33 @@ print("openvino_telemetry" in sys.modules)
     assert done.stdout.splitlines()[-1] == "False"
     assert "CONNECTS" not in done.stdout
     assert not list(tmp_path.glob("intel"))
+
+
+def test_encoders_that_begin_at_the_same_time_do_not_wait_for_one_another_for_good(tiny_model, pixels, tmp_path):
+    # Slow calls of Python let the other thread in wherever it can be let in, which otherwise happens once in many runs.
+    encoder = choose_encoder(tiny_model)
+    assert isinstance(encoder, OpenVINOEncoder)
+    (tmp_path / "network").write_bytes(encoder.export())
+    np.save(tmp_path / "pixels.npy", pixels)
+    program = """
+import sys, threading, time
+import numpy as np
+from deephash.encoders import OpenVINOEncoder
+from deephash.openvino_import import import_openvino
+import_openvino()
+with open("network", "rb") as file:
+    network = file.read()
+encoders = [OpenVINOEncoder(network, bf16=sys.argv[1].endswith("bf16")) for _ in range(2)]
+pixels = np.load("pixels.npy")
+threading.setprofile(lambda *_: time.sleep(0.001))
+threads = [threading.Thread(target=encoder, args=[pixels]) for encoder in encoders]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print("encoded")
+"""
+    command = [sys.executable, "-c", program, encoder.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "encoded\n"
 
 
 def test_the_default_model_keeps_its_codes(monkeypatch):
