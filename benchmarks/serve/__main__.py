@@ -1,13 +1,13 @@
 """Measures `deephash serve` under load: a million images, photographs, server and clients in processes of their own.
 
-    python -m benchmarks.serve --photos DIR        # about 12 minutes, the index made once; writes results/serve.json,
+    python -m benchmarks.serve --photos DIR        # about 16 minutes, the index made once; writes results/serve.json,
                                                    # or serve-bf16.json where the encoder computes in that
     python -m benchmarks.serve --quick             # under a minute, a small index, writes nothing
 
 Searches by id; searches by uploaded photograph beside the bare encoder, in turns; a mixed load for minutes, with the
-server's memory; searches while 10,000 files are added. Without --photos the package's own samples are taken. All share
-the processors; nothing is set for the server that a user would not have. ``python -m benchmarks.tables`` then writes
-the table, ``python -m benchmarks.plots`` the plot.
+server's memory; searches before and while 10,000 files are added, in turns. Without --photos the package's own samples
+are taken. All share the processors; nothing is set for the server that a user would not have.
+``python -m benchmarks.tables`` then writes the table, ``python -m benchmarks.plots`` the plot.
 """
 
 import argparse

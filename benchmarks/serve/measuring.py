@@ -45,7 +45,7 @@ class Budget:
     rounds: int = 3
     round_seconds: float = 8.0
     n_new: int = 10_000
-    adding_seconds: float = 150.0
+    adding_seconds: float = 240.0
 
 
 def by_id(server: Served, load: dict[str, Any], budget: Budget) -> dict[str, Any]:
@@ -134,40 +134,76 @@ def soak(server: Served, load: dict[str, Any], budget: Budget) -> dict[str, Any]
 
 
 def adding(server: Served, load: dict[str, Any], budget: Budget, folder: Path, highest: float) -> dict[str, Any]:
-    """Searches by id at a steady rate, before and while a job adds the images of a folder.
+    """Searches by id at a steady rate, before and while a job adds the images of a folder, in turns.
 
+    A job is cancelled at the end of its turn, and the next one goes on from there, until all are added or the turns
+    have taken ``adding_seconds``: what else disturbs the machine, for minutes at times, is in both alike.
     ``waiting_ms``: how long, for each search, the server was ready to run and others had the processors.
     """
     rate = _STEADY * highest
-    load = load | {"shares": {"id": 1.0}, "clients": budget.clients, "rate": rate}
-    before, spent_before = ask_counting(server, **load, seconds=budget.seconds, seed=3)
-    job = server.client.start_sync([folder])
-    while (now := server.client.job(job)).state in ("queued", "running") and not now.done:
-        time.sleep(0.1)
-    done, started = now.done, time.time()
-    during, spent_during = ask_counting(server, **load, seconds=budget.adding_seconds, seed=4)
-    waiting = [
-        round(1000 * spent["waiting"] / len(answers), 3)
-        for spent, answers in ((spent_before, before), (spent_during, during))
-    ]
-    now, ended = server.client.job(job), time.time()
-    if now.state == "running":
-        server.client.cancel(job)
-        while server.client.job(job).state == "running":
+    load = load | {"shares": {"id": 1.0}, "clients": budget.clients, "rate": rate, "seconds": budget.seconds}
+    before, during = _Turns(), _Turns()
+    to_add = added = 0
+    all_added = False
+    while not all_added and during.seconds < budget.adding_seconds:
+        before.add(*ask_counting(server, **load, seed=3 + len(before)), budget.seconds)
+        job = server.client.start_sync([folder])
+        while (now := server.client.job(job)).state in ("queued", "running") and not now.done:
             time.sleep(0.1)
-    elif now.state != "done":
-        raise RuntimeError(f"the job was {now.state}: {now.error}")
-    else:
-        finished = httpx.get(f"{server.url}v1/jobs/{job.id}").json()["finished"]
-        ended = datetime.fromisoformat(finished).timestamp()
-        during = during[during["start"] < ended - started]
-    found = [_summary(before, budget.seconds), _summary(during, ended - started)]
+        done, started = now.done, time.time()
+        to_add = to_add or now.total
+        answers, spent = ask_counting(server, **load, seed=3 + len(during))
+        now, ended = server.client.job(job), time.time()
+        if now.state == "running":
+            server.client.cancel(job)
+            while server.client.job(job).state == "running":
+                time.sleep(0.1)
+        elif now.state != "done":
+            raise RuntimeError(f"the job was {now.state}: {now.error}")
+        else:
+            all_added = True
+            finished = httpx.get(f"{server.url}v1/jobs/{job.id}").json()["finished"]
+            ended = datetime.fromisoformat(finished).timestamp()
+            answers = answers[answers["start"] < ended - started]
+        during.add(answers, spent, max(0.0, min(ended - started, budget.seconds)))
+        added += now.done - done
+    found = [before.summary(), during.summary()]
     return {
         "rate": round(rate), "before": found[0], "while_adding": found[1],
         "p99_ratio": round(found[1]["ms"]["99"] / found[0]["ms"]["99"], 3),
-        "to_add": now.total, "added": now.done - done, "all_added": now.state == "done",
-        "seconds": round(ended - started, 1), "waiting_ms": dict(zip(("before", "while_adding"), waiting, strict=True)),
+        "p99_of_turns": {"before": before.p99, "while_adding": during.p99},
+        "to_add": to_add, "added": added, "all_added": all_added, "seconds": round(during.seconds, 1),
+        "waiting_ms": {"before": before.waiting_ms, "while_adding": during.waiting_ms},
     }  # fmt: skip
+
+
+class _Turns:
+    """Answers of several times, counted together."""
+
+    def __init__(self) -> None:
+        self._answers: list[NDArray[np.void]] = []
+        self._waiting = 0.0
+        self.seconds = 0.0
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def add(self, answers: NDArray[np.void], spent: dict[str, float], seconds: float) -> None:
+        self._answers.append(answers)
+        self._waiting += spent["waiting"]
+        self.seconds += seconds
+
+    def summary(self) -> dict[str, Any]:
+        return _summary(np.concatenate(self._answers), self.seconds)
+
+    @property
+    def p99(self) -> list[float | None]:
+        """Of each turn, ms."""
+        return [_summary(answers, 1.0)["ms"].get("99") for answers in self._answers]
+
+    @property
+    def waiting_ms(self) -> float:
+        return round(1000 * self._waiting / sum(map(len, self._answers)), 3)
 
 
 def client_cost(server: Served, n: int = 500) -> dict[str, float]:
