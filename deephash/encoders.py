@@ -40,13 +40,13 @@ CHUNK = 4
 
 Streams work on chunks of their own: images of one batch never wait for one another, and activations stay in cache.
 """
-# OpenVINO takes more of small images: 16 of those for copy codes, of 64 x 64, are a fifth faster than 4.
+# OpenVINO takes more of small images: 16 of those for copy codes, of 64 x 64, are faster than 4.
 _CHUNK_PIXELS = CHUNK * 224 * 224
 
 _MIN_EQUAL_BITS = 0.999
 # With half the bits of a number. What they keep on photographs, some 99 %, is for benchmarks.encode to measure: the
-# probe is CIFAR-10, whose blurred pictures lie nearer to the thresholds, and random hyperplanes change a third more of
-# their bits than the general models' layer does (2.5 % against 1.8 %). It tells what is off from what is rounded.
+# probe is CIFAR-10, whose blurred pictures lie nearer to the thresholds, and random hyperplanes change more of their
+# bits than the general models' layer does. It tells what is off from what is rounded.
 _MIN_EQUAL_BITS_ROUNDED = 0.96
 
 
@@ -64,7 +64,7 @@ class OpenVINOEncoder:
 
     Args:
         network: OpenVINO's own model, of ``(B, size, size, 3) uint8`` to features; or what ``export`` gave of one, to
-            be ready in a third of the time.
+            be ready sooner.
         bf16: compute in bfloat16.
     """
 

@@ -42,7 +42,7 @@ class Record(Entry):
 
 
 class Row(NamedTuple):
-    """What a `Record` holds, as a tuple, which is made several times as fast."""
+    """What a `Record` holds, as a tuple, which is made faster."""
 
     id: int
     path: str

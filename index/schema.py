@@ -26,7 +26,7 @@ def full_disk(error: OSError) -> bool:
 class translated_errors:
     """A context that turns SQLite's errors into errors that name the file and say what to do.
 
-    A class, for searches enter it several times each, and a generator takes thrice as long.
+    A class, for searches enter it several times each, and a generator takes longer.
     """
 
     __slots__ = ("_path",)

@@ -13,6 +13,8 @@ Raw numbers: ``results/encode.json``, or ``encode-bf16.json`` where the processo
 
 import argparse
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -76,7 +78,8 @@ def _measured(photos: Path, objects: Path, peers: dict[str, str], rounds: int) -
         "forward": rates(found, pixels, batches=(4, 32), rounds=rounds),
         "picked": OURS[model.encoder.name],
         "codes": _codes_kept(found, model, list(find_images([objects]))),
-        "decode_cpu_ms": _decode_cpu_ms(files, model),
+        "decode_cpu_ms": decode_cpu_ms(photos),
+        "decode_cpu_ms_with_pillow_alone": _decode_cpu_ms_with_pillow_alone(photos),
         "cores": os.cpu_count(),
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -124,12 +127,21 @@ def _precision(model: HashModel, features: NDArray[np.float32], labels: NDArray[
     return (11 * report.precision_at[11] - 1) / 10
 
 
-def _decode_cpu_ms(files: list[FileStat], model: HashModel) -> float:
+def decode_cpu_ms(photos: Path) -> float:
     """Returns what an image costs in one thread before it is encoded: hashing, decoding, scaling for both models."""
+    files, spec = list(find_images([photos])), load_model(_MODEL).input_spec
     started = time.process_time()
     for file in files:
-        decode_file(file, model.input_spec)
+        decode_file(file, spec)
     return 1000 * (time.process_time() - started) / len(files)
+
+
+def _decode_cpu_ms_with_pillow_alone(photos: Path) -> float:
+    program = (
+        "import sys, pathlib, benchmarks.encode.__main__ as main; print(main.decode_cpu_ms(pathlib.Path(sys.argv[1])))"
+    )
+    command, environment = [sys.executable, "-c", program, str(photos)], {**os.environ, "DEEPHASH_KERNEL": "0"}
+    return float(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def _large(photos: Path, n: int) -> dict[str, Any]:

@@ -68,10 +68,12 @@ def _whole_table(numbers: dict[str, Any]) -> str:
     rate = run["decoded"] / run["seconds"]
     decode = numbers["decode_cpu_ms"]
     bound = 1 / (1 / bare + decode / 1000 / numbers["cores"])
+    slowly = numbers.get("decode_cpu_ms_with_pillow_alone")  # measured by now
+    without = f" ({slowly:.1f} where Pillow scales)" if slowly else ""
     lines = ["| whole runs, files to codes | |", "|---|---|"]
     rows = {
         f"`deephash index`, {run['images']:,} photographs": f"{rate:.0f} images/s, {rate / bare:.2f} of the bare "
-        f"forward pass; decoding, {decode:.1f} ms of one core an image, leaves {bound:.0f}"
+        f"forward pass; decoding, {decode:.1f} ms of one core an image{without}, leaves {bound:.0f}"
     }
     for peer in numbers["peers"]:
         theirs = peer["images"] / peer["process_seconds"]

@@ -33,7 +33,8 @@ def test_all_phases_run_and_give_a_table_and_a_plot(tmp_path, monkeypatch):
     assert soak["answers"] == sum(kind["answers"] for kind in soak["kinds"].values()) > 0
     assert all(sample[1] > sample[2] > 10 for sample in soak["memory_mib"])
     assert adding["to_add"] == 70 >= adding["added"]
-    assert len(adding["p99_of_turns"]["before"]) == len(adding["p99_of_turns"]["while_adding"]) <= 3
+    # Where a job ends before the first answer, its turn has none.
+    assert 1 <= len(adding["p99_of_turns"]["while_adding"]) <= len(adding["p99_of_turns"]["before"]) <= 3
     assert numbers["client"]["lean_us"] > 0
     assert numbers["uploads"]["one_client"]["answers"] > 0
     for found in (numbers["by_id"], adding["before"], adding["while_adding"]):
