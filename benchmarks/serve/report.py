@@ -80,6 +80,7 @@ def table(numbers: dict[str, Any]) -> str:
 def draw_serve(numbers: dict[str, Any]) -> "Figure":
     """Returns latency by percentile, and memory under the mixed load through time."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     figure.suptitle(f"deephash serve, {numbers['images']:,} images, server and clients on the same cores", fontsize=12)
@@ -93,6 +94,9 @@ def draw_serve(numbers: dict[str, Any]) -> "Figure":
     ):
         latency.plot(list(found["ms"]), list(found["ms"].values()), color=colour, marker=marker, label=label)
     latency.set_yscale("log")
+    latency.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    latency.yaxis.set_major_formatter("{x:g}")
+    latency.yaxis.set_minor_formatter(NullFormatter())
     latency.set_xlabel("percentile")
     latency.set_ylabel("ms from when a request was due")
     latency.set_title("searches")
