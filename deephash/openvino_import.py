@@ -24,7 +24,7 @@ def import_openvino() -> ModuleType:
     global _imported
     with _importing:
         if _imported is None:
-            openvino = sys.modules.get("openvino") or _import_without_telemetry()
+            openvino = _import_without_telemetry()
             # Its table of NumPy's types is made at the first use, in calls of Python, which let other threads run. One
             # that comes to the table meanwhile would wait for it, and keep Python's lock from the one that makes it.
             openvino.Type.u8.to_dtype()
