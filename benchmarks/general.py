@@ -134,8 +134,14 @@ def measure(base: HashModel, features: _Features, labels: NDArray[np.int64], pho
                 rows.append(_reranked_row(f"... {name}: {method}", logits, labels, oversampling) | costs)
         if n_bits > COLLECTION_BLOCK_WIDTH:
             judge("fitted to the collection, in one block", n_bits, _fitted(base, features, n_bits, block_width=n_bits))
-            judge("general model, in one block", n_bits, _fitted(base, photos, n_bits, block_width=n_bits))
-            judge("general model, blocks of leading components", n_bits, _fitted(base, photos, n_bits))
+            judge("ITQ of the photographs, in one block", n_bits, _fitted(base, photos, n_bits, block_width=n_bits))
+            judge("ITQ of the photographs, in blocks of leading components", n_bits, _fitted(base, photos, n_bits))
+        # What the training of the general models begins with.
+        judge(
+            "ITQ of the photographs, in blocks of following components",
+            n_bits,
+            _fitted(base, photos, n_bits, blocks="following"),
+        )
         for size in SAMPLES:
             chosen = np.random.default_rng(0).permutation(len(features))[:size]
             judge(f"fitted to {size} of its images", n_bits, _fitted(base, features[chosen], n_bits))
@@ -193,9 +199,9 @@ def draw_general(rows: list[dict[str, Any]]) -> "Figure":
 
 
 def _fitted(
-    base: HashModel, features: _Features, n_bits: int, *, block_width: int = COLLECTION_BLOCK_WIDTH
+    base: HashModel, features: _Features, n_bits: int, **blocks: Any
 ) -> Callable[[_Features], NDArray[np.uint8]]:
-    fitted = fit_hash_layer(base, features, n_bits, collection="objects", block_width=block_width)
+    fitted = fit_hash_layer(base, features, n_bits, collection="objects", **blocks)
     return fitted.codes_of_features
 
 

@@ -41,7 +41,7 @@ class HashModel(nn.Module, EncodingModel):
         weight: hash layer, ``(n_bits, n_features) float32``.
         bias: hash layer, ``(n_bits,) float32``.
         name: what people call it.
-        method: how the hash layer was made (``itq``, ``dsdh``).
+        method: how the hash layer was made (``itq``, ``dsdh``, ``similarity-distillation``).
         input_spec: preprocessing; the backbone's own when None.
         training: facts for the card, JSON values only.
         licence: of the weights, as an SPDX name.

@@ -165,7 +165,11 @@ def _entries() -> dict[str, Entry]:
     for name in sorted(_SHALLOW_LABELS, key=lambda name: SHALLOW[name].supervised):
         group = _SHALLOW if SHALLOW[name].supervised else _UNSUPERVISED
         entries[name] = Entry(group, _SHALLOW_LABELS[name], Shallow(name))
-    labels = {"bihalf": "BiHalf", "greedyhash-unsupervised": "GreedyHash, unsupervised"}
+    labels = {
+        "bihalf": "BiHalf",
+        "greedyhash-unsupervised": "GreedyHash, unsupervised",
+        "similarity-distillation": "similarity distillation",
+    }
     entries |= {name: Entry(_UNSUPERVISED, labels[name], Unsupervised(name)) for name in UNSUPERVISED}
     for name, loss in LOSSES.items():
         if not loss.asymmetric:

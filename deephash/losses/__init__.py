@@ -17,7 +17,7 @@ from .histogram import MIHash
 from .nested import NestedLoss
 from .pairwise import DCH, DHN, DPSH, DSH, HashNet
 from .triplet import DTSH
-from .unsupervised import UNSUPERVISED, BiHalf, GreedyHashUnsupervised
+from .unsupervised import UNSUPERVISED, BiHalf, GreedyHashUnsupervised, SimilarityDistillation
 
 __all__ = [
     "ADSH",
@@ -39,6 +39,7 @@ __all__ = [
     "MIHash",
     "NestedLoss",
     "OrthoHash",
+    "SimilarityDistillation",
     "create_loss",
 ]
 

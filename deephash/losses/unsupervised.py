@@ -13,14 +13,14 @@ from torch import Tensor
 
 from .base import HashingLoss, other_pairs, signs
 
-__all__ = ["UNSUPERVISED", "BiHalf", "GreedyHashUnsupervised", "UnsupervisedLoss"]
+__all__ = ["UNSUPERVISED", "BiHalf", "GreedyHashUnsupervised", "SimilarityDistillation", "UnsupervisedLoss"]
+
+# In place of minus infinity, of which the gradient is no number.
+_NEVER = -1e4
 
 
 class UnsupervisedLoss(HashingLoss):
-    """Cosine similarities of the codes of a batch are to match those of its features.
-
-    ``mean over i != j of (cos(b_i, b_j) - cos(x_i, x_j))^2``, plus a penalty on the logits; subclasses write the codes
-    b_i and the penalty. The codes' gradient passes to the logits unchanged. A batch of one image has no pairs.
+    """The front that all losses on features share. A batch of one image has no pairs.
 
     ``forward`` takes targets of any kind, None too, and never looks at them. Buffer: `features` (n_train, D) float32 of
     length 1 (rows of zeros stay, cos = 0), not in the state_dict: make the loss with the same features to go on.
@@ -44,6 +44,18 @@ class UnsupervisedLoss(HashingLoss):
         super().__init__(n_bits, n_classes=1, n_train=len(x))
         self.register_buffer("features", F.normalize(x.float()), persistent=False)
 
+    def _check(self, logits: Tensor, targets: Tensor, indices: Tensor) -> None:
+        # In place of the targets: every image in the one class there is.
+        super()._check(logits, torch.zeros(logits.shape[:1], dtype=torch.int64, device=logits.device), indices)
+
+
+class CodeSimilarityLoss(UnsupervisedLoss):
+    """Cosine similarities of the codes of a batch are to match those of its features.
+
+    ``mean over i != j of (cos(b_i, b_j) - cos(x_i, x_j))^2``, plus a penalty on the logits; subclasses write the codes
+    b_i and the penalty. The codes' gradient passes to the logits unchanged.
+    """
+
     def _loss(self, logits: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
         codes = self._codes(logits)
         # The value is the code to the last bit; the gradient is that of the logits.
@@ -59,12 +71,8 @@ class UnsupervisedLoss(HashingLoss):
     def _penalty(self, logits: Tensor, codes: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _check(self, logits: Tensor, targets: Tensor, indices: Tensor) -> None:
-        # In place of the targets: every image in the one class there is.
-        super()._check(logits, torch.zeros(logits.shape[:1], dtype=torch.int64, device=logits.device), indices)
 
-
-class BiHalf(UnsupervisedLoss):
+class BiHalf(CodeSimilarityLoss):
     """Codes of which each bit is +1 for one half of the batch and -1 for the other.
 
     The half with the largest logits is +1, floor(B / 2) images: of all such codes the cheapest to reach by optimal
@@ -96,7 +104,7 @@ class BiHalf(UnsupervisedLoss):
         return self.gamma / 2 * (logits - codes).square().mean()
 
 
-class GreedyHashUnsupervised(UnsupervisedLoss):
+class GreedyHashUnsupervised(CodeSimilarityLoss):
     """Codes sign(u), sign(0) = +1, with the penalty ``weight mean | |u| - 1 |^3``.
 
     Args:
@@ -120,7 +128,61 @@ class GreedyHashUnsupervised(UnsupervisedLoss):
         return self.weight * (logits.abs() - 1).abs().pow(3).mean()
 
 
-UNSUPERVISED: dict[str, type[BiHalf] | type[GreedyHashUnsupervised]] = {
+class SimilarityDistillation(UnsupervisedLoss):
+    """Codes in which an image has the neighbours that it has by its features, near ones before all.
+
+    With relaxed codes h = tanh(u), an image's neighbours in the batch, as a distribution, are ``P_i = softmax over j !=
+    i of cos(x_i, x_j) / t`` by the features and ``Q_i = softmax over j != i of h_i'h_j / (n_bits t)`` by the codes. The
+    loss is ``mean_i KL(P_i || Q_i) + balance mean_k (mean_i h_ik)^2 + correlation ||H'H / B - I||^2 / n_bits``: bits
+    are +1 for half of the images, and no two say the same.
+
+    The logits may be those of changed copies of the images that the features belong to: the codes then become the same
+    for both. Features less their mean make the better target.
+
+    Args:
+        n_bits: width of the logits.
+        features: as in ``UnsupervisedLoss``.
+        temperature: t, how few neighbours count.
+        balance: weight of the second term.
+        correlation: weight of the third.
+
+    Source: Fang et al., "SEED: self-supervised distillation for visual representation", ICLR 2021, eq. 1 to 5, within
+    the batch in place of a queue and from features to their codes; balance and independence of bits from Weiss et al.,
+    "Spectral hashing", NIPS 2008, as penalties. The weights and t are ours (``benchmarks.make_general_models``).
+    """
+
+    def __init__(
+        self,
+        n_bits: int,
+        features: ArrayLike | Tensor,
+        *,
+        temperature: float = 0.06,
+        balance: float = 4.0,
+        correlation: float = 0.4,
+    ) -> None:
+        super().__init__(n_bits, features)
+        self.temperature = temperature
+        self.balance = balance
+        self.correlation = correlation
+
+    def _loss(self, logits: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        codes = torch.tanh(logits)
+        x = self.features[indices].to(codes)
+        wanted = self._neighbours(x @ x.T)
+        found = self._neighbours(codes @ codes.T / self.n_bits)
+        divergence = F.kl_div(found, wanted, log_target=True, reduction="batchmean")
+        balance = codes.mean(0).square().mean()
+        gram = codes.T @ codes / len(codes) - torch.eye(self.n_bits, dtype=codes.dtype, device=codes.device)
+        return divergence + self.balance * balance + self.correlation * gram.square().sum() / self.n_bits
+
+    def _neighbours(self, similarities: Tensor) -> Tensor:
+        """Logarithms (B, B) of each row's distribution; no image is its own neighbour, unless it is alone."""
+        itself = torch.eye(len(similarities), dtype=torch.bool, device=similarities.device)
+        return torch.log_softmax((similarities / self.temperature).masked_fill(itself, _NEVER), dim=1)
+
+
+UNSUPERVISED: dict[str, type[BiHalf] | type[GreedyHashUnsupervised] | type[SimilarityDistillation]] = {
     "bihalf": BiHalf,
     "greedyhash-unsupervised": GreedyHashUnsupervised,
+    "similarity-distillation": SimilarityDistillation,
 }
