@@ -137,7 +137,8 @@ class SimilarityDistillation(UnsupervisedLoss):
     are +1 for half of the images, and no two say the same.
 
     The logits may be those of changed copies of the images that the features belong to: the codes then become the same
-    for both. Features less their mean make the better target.
+    for both. Meant to improve a hash layer that finds neighbours already (ITQ), on features less their mean: from
+    random weights and raw features it stays behind the other losses in ``benchmarks.cifar10``.
 
     Args:
         n_bits: width of the logits.
