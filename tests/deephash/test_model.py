@@ -1,5 +1,6 @@
 """HashModel: the same codes after every way there and back, and a sentence for every file that is not one."""
 
+import itertools
 import json
 import os
 import pickle
@@ -483,6 +484,13 @@ def test_names_that_are_no_model(tmp_path):
 # --- What is built in ---
 
 
+def test_each_general_model_is_the_beginning_of_the_next():
+    layers = [load_model(f"general-{n_bits}").hash_layer_arrays() for n_bits in (64, 128, 256, 512)]
+    for shorter, longer in itertools.pairwise(layers):
+        for array, whole in zip(shorter, longer, strict=True):
+            assert np.array_equal(array, whole[: len(array)])
+
+
 def test_builtin_models_are_these_and_small():
     assert list(builtin_models()) == list(BUILTIN_FINGERPRINTS)
     for name, path in builtin_models().items():
@@ -492,7 +500,8 @@ def test_builtin_models_are_these_and_small():
         assert card.n_bits == int(name.rpartition("-")[2])
         if name.startswith("general-"):
             assert path.stat().st_size < 2_000_000
-            assert (card.method, card.backbone_weights, card.training["labels"]) == ("itq", "package", "none")
+            assert (card.method, card.backbone_weights) == ("similarity-distillation", "package")
+            assert card.training["labels"] == "none"
         elif name.startswith("copies-"):
             assert path.stat().st_size < 2_000_000
             assert (card.method, card.backbone_weights, card.training["labels"]) == ("copies", "file", "none")
