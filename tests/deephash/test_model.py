@@ -1,6 +1,5 @@
 """HashModel: the same codes after every way there and back, and a sentence for every file that is not one."""
 
-import itertools
 import json
 import os
 import pickle
@@ -486,7 +485,7 @@ def test_names_that_are_no_model(tmp_path):
 
 def test_each_general_model_is_the_beginning_of_the_next():
     layers = [load_model(f"general-{n_bits}").hash_layer_arrays() for n_bits in (64, 128, 256, 512)]
-    for shorter, longer in itertools.pairwise(layers):
+    for shorter, longer in pairwise(layers):
         for array, whole in zip(shorter, longer, strict=True):
             assert np.array_equal(array, whole[: len(array)])
 
