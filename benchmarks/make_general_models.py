@@ -1,6 +1,6 @@
 """Trains the general models that are shipped: the default backbone, and a hash layer made from a folder of photographs.
 
-    python -m benchmarks.make_general_models --photos DIR            # half an hour on two cores
+    python -m benchmarks.make_general_models --photos DIR            # a quarter of an hour on two cores
 
 DIR holds 1,000 natural photographs, one of each class of ImageNet; no label is used. The hash layer begins as ITQ on
 their features (blocks of components that follow one another). Then it is trained so that codes of changed pictures
@@ -42,7 +42,7 @@ STEPS = 700
 LEARNING_RATE = 4.5e-3
 SPREAD = 1.5  # mean size of the logits at first, in tanh(logit)
 TRAINED = 0.75  # the way from ITQ to the trained layer
-# Of 0 to 5 the one with the best codes, by benchmarks.general: seeds differ by .01 of P@10 at 64 bits.
+# Of 0 to 5 the one with the best codes, on the collections of benchmarks.general.
 SEED = 3
 
 _Features = NDArray[np.float32]
@@ -79,9 +79,10 @@ def main() -> None:
         if options.features is not None:
             np.save(options.features, features)
     layer = train(features, options.seed)
+    n_photos, n_copies = len(features), features.shape[1] - 1
     facts = {
-        "fitted_to": f"{len(features):,} photographs, one of each ImageNet class, and {VIEWS} changed copies of each",
-        "images": len(features),
+        "fitted_to": f"{n_photos:,} photographs, one of each ImageNet class, and {n_copies} changed copies of each",
+        "images": n_photos,
         "labels": "none",
         "base": "EfficientNet-Lite0, ImageNet weights, of the middle, drawn towards its classes",
         "steps": STEPS,

@@ -147,8 +147,8 @@ class SimilarityDistillation(UnsupervisedLoss):
         balance: weight of the second term.
         correlation: weight of the third.
 
-    Source: Fang et al., "SEED: self-supervised distillation for visual representation", ICLR 2021, eq. 1 to 5, within
-    the batch in place of a queue and from features to their codes; balance and independence of bits from Weiss et al.,
+    Source: Fang et al., "SEED: self-supervised distillation for visual representation", ICLR 2021, within the
+    batch in place of a queue and from features to their codes; balance and independence of bits from Weiss et al.,
     "Spectral hashing", NIPS 2008, as penalties. The weights and t are ours (``benchmarks.make_general_models``).
     """
 
