@@ -178,8 +178,8 @@ class SimilarityDistillation(UnsupervisedLoss):
 
     def _neighbours(self, similarities: Tensor) -> Tensor:
         """Logarithms (B, B) of each row's distribution; no image is its own neighbour, unless it is alone."""
-        itself = torch.eye(len(similarities), dtype=torch.bool, device=similarities.device)
-        return torch.log_softmax((similarities / self.temperature).masked_fill(itself, _NEVER), dim=1)
+        others = other_pairs(len(similarities), similarities.device)
+        return torch.log_softmax((similarities / self.temperature).masked_fill(~others, _NEVER), dim=1)
 
 
 UNSUPERVISED: dict[str, type[BiHalf] | type[GreedyHashUnsupervised] | type[SimilarityDistillation]] = {
