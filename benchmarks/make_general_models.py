@@ -163,8 +163,7 @@ def write(base: HashModel, layer: nn.Linear, facts: dict[str, object], folder: P
         name="general", method="similarity-distillation", training=facts, licence=base.licence,
     )  # fmt: skip
     for n_bits in LENGTHS:
-        model = longest.prefix(n_bits)
-        model.name = f"general-{n_bits}"
+        model = longest.prefix(n_bits)  # which is called general-N
         path = folder / f"{model.name}.safetensors"
         model.save(path, half=True)
         print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
