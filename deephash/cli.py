@@ -13,7 +13,7 @@ from . import __version__, cli_duplicates, cli_encoding, cli_search, cli_server,
 from .cli_errors import (
     EXIT_CODES_HELP,
     EXIT_INCOMPLETE,
-    EXIT_INTERRUPTED,
+    interrupts_end_the_program,
     press_dropped_ctrl_c_again,
     reports_errors,
     usage_error,
@@ -67,13 +67,11 @@ def main() -> None:
     # the processor from the one that it waits for. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     press_dropped_ctrl_c_again()
-    try:
+    with interrupts_end_the_program():
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError):  # a replaced stream, in tests and notebooks
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         app()
-    except KeyboardInterrupt:  # before a command has begun
-        sys.exit(EXIT_INTERRUPTED)
 
 
 def _print_version(wanted: bool) -> None:

@@ -19,7 +19,7 @@ from .terminal import note
 __all__ = [
     "EXIT_CODES_HELP",
     "EXIT_INCOMPLETE",
-    "EXIT_INTERRUPTED",
+    "interrupts_end_the_program",
     "press_dropped_ctrl_c_again",
     "reports_errors",
     "usage_error",
@@ -40,9 +40,9 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **options: Any) -> None:
         from index.errors import DeepHashError
 
-        pressed: list[int] = []
+        ctrl_c = _CtrlC()
         try:
-            with _noticing_ctrl_c(pressed):
+            with _noticing(ctrl_c) as ctrl_c:
                 command(*args, **options)
                 sys.stdout.flush()  # a full disk or a closed pipe is told here, not by Python on its way out
         except KeyboardInterrupt as interrupt:
@@ -54,7 +54,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (DeepHashError, OSError, ValueError, TypeError, RuntimeError) as error:
             if os.environ.get("DEEPHASH_DEBUG") or isinstance(error, typer.Exit):
                 raise
-            if pressed:
+            if ctrl_c.pressed:
                 note("interrupted")
                 raise typer.Exit(EXIT_INTERRUPTED) from None
             if not isinstance(error, DeepHashError | OSError | ValueError):
@@ -65,21 +65,44 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def _noticing_ctrl_c(pressed: list[int]) -> Iterator[None]:
-    """Notes in the list that Ctrl-C was pressed: C++ in torch turns a KeyboardInterrupt into errors of its own."""
+def interrupts_end_the_program() -> Iterator[None]:
+    """Ends the program by Ctrl-C before a command has begun, while it is parsed; within commands, they say more."""
+    ctrl_c = _CtrlC()
+    try:
+        with _noticing(ctrl_c):
+            yield
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception:
+        # Python itself makes a RuntimeError of an interrupt in __set_name__, where a class is made in an import.
+        if os.environ.get("DEEPHASH_DEBUG") or not ctrl_c.pressed:
+            raise
+        sys.exit(EXIT_INTERRUPTED)
 
-    def handler(number: int, frame: FrameType | None) -> None:
-        pressed.append(number)
+
+class _CtrlC:
+    """A handler of SIGINT that notes it: C++ in torch turns a KeyboardInterrupt into errors of its own."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
         raise KeyboardInterrupt
 
+
+@contextlib.contextmanager
+def _noticing(ctrl_c: _CtrlC) -> Iterator[_CtrlC]:
+    """Handles SIGINT by ``ctrl_c``, or by one that is there already; yields the one that does."""
     # Not in a thread, not where interrupts are ignored (nohup) or somebody else's.
+    handler = signal.getsignal(signal.SIGINT)
     in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
+    if not in_main or handler is not signal.default_int_handler:
+        yield handler if isinstance(handler, _CtrlC) else ctrl_c
         return
-    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, ctrl_c)
     try:
-        yield
+        yield ctrl_c
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from deephash import ImageSearch
-from deephash.cli_errors import press_dropped_ctrl_c_again, reports_errors
+from deephash.cli_errors import interrupts_end_the_program, press_dropped_ctrl_c_again, reports_errors
 from index import Store
 from tests.deephash.photos import ROOT, codes, deephash, records, write_photos
 
@@ -259,3 +259,22 @@ def test_ctrl_c_is_not_lost_in_a_destructor():
     finally:
         sys.unraisablehook = hook
     assert caught.value.exit_code == 130
+
+
+def test_an_interrupt_that_became_an_error_before_a_command_begins_is_one_too():
+    class PressesCtrlC:
+        def __set_name__(self, owner, name):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SystemExit) as caught, interrupts_end_the_program():
+        # Python 3.11 makes a RuntimeError of it; it happens while the libraries of the command line are imported.
+        class _Imported:
+            name = PressesCtrlC()
+
+    assert caught.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_before_a_command_begins_stays_one():
+    with pytest.raises(RuntimeError, match="broken"), interrupts_end_the_program():
+        raise RuntimeError("broken")
