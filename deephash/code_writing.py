@@ -89,7 +89,7 @@ class _Run:
         n_done, model = 0, self._model
         try:
             batches = ImageBatches(self._files, model.input_spec)
-            for images, codes, failed in encode_ahead(batches, self._encode):
+            for images, codes, failed in encode_ahead(batches, self._encode, self._model.prepare):
                 if codes is not None:
                     yield images, codes
                     self.report.n_encoded += len(images)

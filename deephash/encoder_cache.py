@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -25,6 +26,11 @@ _MAX_NETWORKS = 8
 _MAX_VERDICTS = 1_000
 _VERDICTS = "equal_bits.json"
 _N_SUM_BYTES = 16
+# Our own networks, and how any is converted: of the same weights, changed code may make something else.
+_SOURCES = (
+    "backbones.py", "cifar_resnet.py", "class_features.py", "copy_net.py", "inference.py", "openvino_network.py",
+    "torch_encoders.py",
+)  # fmt: skip
 
 
 class EncoderCache:
@@ -114,15 +120,25 @@ class EncoderCache:
         return verdicts if isinstance(verdicts, dict) else {}
 
     def _network_folder(self, weights: str, spec: InputSpec) -> Path:
-        return self._folder / _digest(weights, spec.to_dict(), import_openvino().__version__)
+        return self._folder / _network_key(weights, spec)
 
     def _compiled_file(self, weights: str, spec: InputSpec, encoder: str) -> Path:
         return self._network_folder(weights, spec) / f"{encoder}-{_digest(processor())}.compiled"
 
 
 def _verdict_key(weights: str, spec: InputSpec, encoder: str) -> str:
-    # Another version may compute something else; so may another processor, with which a folder may be shared.
-    return f"{encoder} {_digest(weights, spec.to_dict(), import_openvino().__version__, processor())}"
+    # Another processor, with which a folder may be shared, may compute something else.
+    return f"{encoder} {_digest(_network_key(weights, spec), processor())}"
+
+
+def _network_key(weights: str, spec: InputSpec) -> str:
+    return _digest(weights, spec.to_dict(), import_openvino().__version__, _source())
+
+
+@functools.cache
+def _source() -> list[str]:
+    folder = Path(__file__).parent
+    return [xxhash.xxh3_128_hexdigest(path.read_bytes()) for name in _SOURCES if (path := folder / name).is_file()]
 
 
 def _digest(*what: object) -> str:

@@ -58,6 +58,9 @@ class Encoder(Protocol):
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the features."""
 
+    def prepare(self) -> None:
+        """Makes now what the first call would make."""
+
 
 class OpenVINOEncoder:
     """The network compiled by OpenVINO for this CPU, at its first use; its features do not depend on the batch.
@@ -82,6 +85,10 @@ class OpenVINOEncoder:
         step = max(1, min(_CHUNK_PIXELS // (pixels.shape[1] * pixels.shape[2]), -(-len(pixels) // streams.n)))
         streams.run([(pixels[at : at + step], features[at : at + step]) for at in range(0, len(pixels), step)])
         return features
+
+    def prepare(self) -> None:
+        """Compiles the network, if that was not done yet."""
+        assert self._streams
 
     def export(self) -> bytes:
         """Returns the compiled network, for the same version of OpenVINO on such a processor."""

@@ -76,6 +76,10 @@ class EncodingModel(ABC):
         The backbone is inside unless its weights are those of an installed package.
         """
 
+    def prepare(self) -> None:
+        """Makes now what encoding needs, which its first use makes else: in a thread, while there is other work."""
+        self.encoder.prepare()
+
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns features ``(B, n_features) float32`` of unit length for ``(B, size, size, 3) uint8`` pixels."""
         size = self.input_spec.size

@@ -127,6 +127,7 @@ def sample_features(model: EncodingModel, files: Sequence[FileStat], *, on_progr
     encoded = encode_ahead(
         ImageBatches(files, model.input_spec),
         lambda decoded: model.features(np.stack([image.pixels for image in decoded])),
+        model.prepare,
     )
     for decoded, computed, not_decoded in encoded:
         if computed is not None:

@@ -293,8 +293,12 @@ class SyncTask:
         def encode(images: Sequence[Decoded]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             return model.encode(np.stack([image.pixels for image in images])), self._copy_codes(images)
 
+        def prepare() -> None:
+            model.prepare()
+            self._copy_model.prepare()
+
         batches = ImageBatches(chain([first], files), model.input_spec, decode=self._decode)
-        for images, encoded, failed in encode_ahead(batches, encode):
+        for images, encoded, failed in encode_ahead(batches, encode, prepare):
             self._put_batch(images, encoded, failed)
             self._n_done += len(images) + len(failed)
             self._on_progress(Progress("encode", self._n_done, len(changed)))
@@ -311,7 +315,7 @@ class SyncTask:
         n_done, wanted = 0, [file for file in files if file.path in ids]
         # What has changed since it was indexed was encoded anew, or could not be.
         batches = ImageBatches(self._unchanged(wanted), copy_spec(), decode=self._decode)
-        for images, codes, failed in encode_ahead(batches, self._copy_codes):
+        for images, codes, failed in encode_ahead(batches, self._copy_codes, lambda: self._copy_model.prepare()):
             if codes is not None:
                 self.store.put_copy_codes([ids[image.file.path] for image in images], codes)
             n_done += len(images) + len(failed)

@@ -66,6 +66,9 @@ class TorchEncoder:
             parts = [self._features(pixels[start : start + step]) for start in range(0, max(1, len(pixels)), step)]
         return np.concatenate(parts)
 
+    def prepare(self) -> None:
+        """Does nothing: all is made at the beginning."""
+
     def _features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):
             images = torch.tensor(np.ascontiguousarray(pixels)).to(self._device)
