@@ -5,10 +5,11 @@
 Four questions, each answered on this machine in one run: the bare forward pass of the default backbone in every way
 there is to run it, in turns; which share of the bits of the general models and of codes fitted to the collection is
 that of plain float32 PyTorch, and P@10, on photographs of objects (51 classes of Caltech-101; labels judge only); a
-whole ``deephash index`` of the photographs beside it, and what decoding costs; the encoders of other programs on the
-same files (``--peer imagededup|DeepImageSearch|CLIP=PYTHON``, a Python that has them and what deephash needs).
-``--large N`` indexes N files, real photographs that differ in a comment, for peak memory, and once more, unchanged.
-Raw numbers: ``results/encode.json``, or ``encode-bf16.json`` where the processor computes in bfloat16.
+whole ``deephash index`` of the photographs, each time between two bare forward passes, and what decoding costs; the
+encoders of other programs on the same files (``--peer imagededup|DeepImageSearch|CLIP=PYTHON``, a Python that has them
+and what deephash needs). ``--large N`` indexes N files, real photographs that differ in a comment, for peak memory, and
+once more, unchanged. Raw numbers: ``results/encode.json``, or ``encode-bf16.json`` where the processor computes in
+bfloat16.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.encode.back_ends import OURS, REFERENCE, Encode, back_ends, rates
+from benchmarks.encode.back_ends import OURS, REFERENCE, Encode, back_ends, rate, rates
 from benchmarks.encode.report import table
 from benchmarks.encode.whole import PEERS, copies_of, index_run, peer_run
 from benchmarks.record import RESULTS, conditions, load_numbers, name_here, write_result
@@ -38,6 +41,7 @@ from index import FileStat
 
 _MODEL = "general-128"
 _LENGTHS = (64, 128, 256, 512)
+_BATCH = 32  # of the bare forward pass beside whole runs
 
 
 def main() -> None:
@@ -81,9 +85,8 @@ def _measured(photos: Path, objects: Path, peers: dict[str, str], rounds: int) -
         "decode_cpu_ms": decode_cpu_ms(photos),
         "decode_cpu_ms_with_pillow_alone": _decode_cpu_ms_with_pillow_alone(photos),
         "cores": os.cpu_count(),
+        "index": _index_runs(photos, partial(rate, model.encoder, pixels, _BATCH), rounds),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        numbers["index"] = index_run(photos, Path(folder), _MODEL)
     numbers["peers"] = [peer_run(name, python, photos) for name, python in peers.items()]
     numbers["large"] = None
     return numbers
@@ -144,10 +147,25 @@ def _decode_cpu_ms_with_pillow_alone(photos: Path) -> float:
     return float(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
 
 
+def _index_runs(photos: Path, bare: Callable[[], float], rounds: int) -> list[dict[str, Any]]:
+    """Returns runs over new indexes, each with the rates of the bare forward pass right before and after it."""
+    runs = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            before = bare()
+            run = index_run(photos, Path(folder), _MODEL)
+            runs.append(run | {"bare_images_per_second": [before, bare()]})
+    return runs
+
+
 def _large(photos: Path, n: int) -> dict[str, Any]:
+    model = load_model(_MODEL)
+    pixels, _ = _decoded(list(find_images([photos]))[:256], model)
     with tempfile.TemporaryDirectory() as folder:
         collection = copies_of(photos, n, Path(folder, "collection"))
+        before = rate(model.encoder, pixels, _BATCH)
         first = index_run(collection, Path(folder), _MODEL)
+        first["bare_images_per_second"] = [before, rate(model.encoder, pixels, _BATCH)]
         again = index_run(collection, Path(folder), _MODEL)
         if again["decoded"]:
             raise RuntimeError(f"the second run decoded {again['decoded']} images of an unchanged folder")

@@ -101,9 +101,7 @@ def test_a_network_is_converted_once(tiny_model, tmp_path, pixels):
     assert [path.stat().st_ino for path in networks(tmp_path)] == [inode]
 
 
-def test_a_network_is_converted_anew_where_the_code_that_makes_it_has_changed(
-    tiny_model, tmp_path, pixels, monkeypatch
-):
+def test_a_network_is_converted_anew_where_the_code_that_makes_it_changed(tiny_model, tmp_path, pixels, monkeypatch):
     first = choose_encoder(tiny_model)(pixels)
     assert len(networks(tmp_path)) == 1
     assert len(encoder_cache._source()) == len(encoder_cache._SOURCES)
