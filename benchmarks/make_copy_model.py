@@ -1,6 +1,6 @@
 """Trains the model of copy codes that is shipped, on photographs without labels.
 
-    python -m benchmarks.make_copy_model --photos DIR --distractors DIR          # half an hour on two cores
+    python -m benchmarks.make_copy_model --photos DIR --distractors DIR          # a quarter of an hour on two cores
 
 The first DIR holds natural photographs; every second one of them, by name, is trained on, the others are left to
 ``benchmarks.copies``. Two views of each, both changed at random as copies are (cut, turned, recoloured, recompressed,
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--distractors", type=Path, required=True, help="photographs of other things; see copies")
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=1_800)
     options = parser.parse_args()
     from benchmarks.copies import choose_radius, training_half
 

@@ -28,7 +28,7 @@ class CopyNet(nn.Module):
         widths: channels of the convolutions.
     """
 
-    def __init__(self, num_features: int = 256, widths: tuple[int, ...] = (24, 48, 96, 192)) -> None:
+    def __init__(self, num_features: int = 256, widths: tuple[int, ...] = (16, 32, 64, 128)) -> None:
         super().__init__()
         self.stages = nn.Sequential(*(_stage(a, b) for a, b in pairwise((3, *widths))))
         self.linear = nn.Linear(16 * widths[-1], num_features // 2)

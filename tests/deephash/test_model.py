@@ -30,7 +30,7 @@ BUILTIN_FINGERPRINTS = {
     "cifar10-2-dsdh-48": "963ce10c8f05b11dd1cc04a8313dd166",
     "cifar10-2-orthohash-48": "b4eff65007b17c136dedbc998dc54506",
     "cifar10-dsdh-48": "bcb1f62c4f74be1f8ced9f9cada427e8",
-    "copies-256": "4fff09d4c7581a5ccb477312affc8ac5",
+    "copies-256": "9529e3c011c519d6e88546f7beb70b65",
 }
 
 
