@@ -20,6 +20,7 @@ from benchmarks import (
     fine_tuning,
     first_use,
     general,
+    rounding,
     startup,
     store,
 )
@@ -91,6 +92,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "first_use": _of_file("first_use", first_use.table),
     "general": _of_file("general", general.table),
     "general-cifar10": _of_file("general", general.table_cifar10),
+    "rounding": _of_file("rounding", rounding.table),
     "serve": _of_file("serve", serve.table),
     "serve-xeon": _of_file("serve-xeon", serve.table),
     "search-ratios": lambda: search.ratio_table(load_search()),

@@ -28,8 +28,8 @@ _VERDICTS = "equal_bits.json"
 _N_SUM_BYTES = 16
 # Our own networks, and how any is converted: of the same weights, changed code may make something else.
 _SOURCES = (
-    "backbones.py", "cifar_resnet.py", "class_features.py", "copy_net.py", "inference.py", "openvino_network.py",
-    "torch_encoders.py",
+    "backbones.py", "bf16_rounding.py", "cifar_resnet.py", "class_features.py", "copy_net.py", "inference.py",
+    "openvino_network.py", "torch_encoders.py",
 )  # fmt: skip
 
 
@@ -52,9 +52,9 @@ class EncoderCache:
         folder = os.environ.get("DEEPHASH_CACHE") or platformdirs.user_cache_dir("deephash", appauthor=False)
         return cls(Path(folder) / "encoders")
 
-    def network(self, weights: str, spec: InputSpec) -> Any | None:
-        """Returns the network made of those weights, or None where it is not here whole."""
-        folder = self._network_folder(weights, spec)
+    def network(self, weights: str, spec: InputSpec, encoder: str) -> Any | None:
+        """Returns the network made of those weights for that encoder, or None where it is not here whole."""
+        folder = self._network_folder(weights, spec, encoder)
         try:
             sums = json.loads((folder / "checksums.json").read_text(encoding="ascii"))
             if sums != _checksums(folder):
@@ -65,9 +65,9 @@ class EncoderCache:
             return None
         return network
 
-    def put_network(self, weights: str, spec: InputSpec, network: Any) -> None:
+    def put_network(self, weights: str, spec: InputSpec, encoder: str, network: Any) -> None:
         """Keeps a network; those that were used longest ago make room."""
-        folder = self._network_folder(weights, spec)
+        folder = self._network_folder(weights, spec, encoder)
         with contextlib.suppress(OSError, RuntimeError):
             self._folder.mkdir(parents=True, exist_ok=True)
             made = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))
@@ -87,7 +87,7 @@ class EncoderCache:
         try:
             with self._compiled_file(weights, spec, encoder).open("rb") as file:
                 digest, compiled = file.read(_N_SUM_BYTES), file.read()
-            os.utime(self._network_folder(weights, spec))  # used just now
+            os.utime(self._network_folder(weights, spec, encoder))  # used just now
         except OSError:
             return None
         return compiled if xxhash.xxh3_128_digest(compiled) == digest else None
@@ -119,20 +119,20 @@ class EncoderCache:
             return {}
         return verdicts if isinstance(verdicts, dict) else {}
 
-    def _network_folder(self, weights: str, spec: InputSpec) -> Path:
-        return self._folder / _network_key(weights, spec)
+    def _network_folder(self, weights: str, spec: InputSpec, encoder: str) -> Path:
+        return self._folder / _network_key(weights, spec, encoder)
 
     def _compiled_file(self, weights: str, spec: InputSpec, encoder: str) -> Path:
-        return self._network_folder(weights, spec) / f"{encoder}-{_digest(processor())}.compiled"
+        return self._network_folder(weights, spec, encoder) / f"{_digest(processor())}.compiled"
 
 
 def _verdict_key(weights: str, spec: InputSpec, encoder: str) -> str:
     # Another processor, with which a folder may be shared, may compute something else.
-    return f"{encoder} {_digest(_network_key(weights, spec), processor())}"
+    return f"{encoder} {_digest(_network_key(weights, spec, encoder), processor())}"
 
 
-def _network_key(weights: str, spec: InputSpec) -> str:
-    return _digest(weights, spec.to_dict(), import_openvino().__version__, _source())
+def _network_key(weights: str, spec: InputSpec, encoder: str) -> str:
+    return _digest(weights, spec.to_dict(), encoder, import_openvino().__version__, _source())
 
 
 @functools.cache

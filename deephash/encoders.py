@@ -193,7 +193,7 @@ def kept_encoder(weights: str, spec: InputSpec) -> OpenVINOEncoder | None:
                 break
     if chosen not in names:
         return None
-    network = cache.compiled(weights, spec, chosen) or cache.network(weights, spec)
+    network = cache.compiled(weights, spec, chosen) or cache.network(weights, spec, chosen)
     return None if network is None else OpenVINOEncoder(network, bf16=chosen == "openvino-bf16")
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .bf16_rounding import round_depthwise
 from .encoder_cache import EncoderCache
 from .encoders import (
     BACK_ENDS,
@@ -35,7 +36,7 @@ from .shallow import LSH
 if TYPE_CHECKING:
     from .model import HashModel
 
-__all__ = ["PixelsToFeatures", "TorchEncoder", "choose_encoder"]
+__all__ = ["PixelsToFeatures", "TorchEncoder", "choose_encoder", "probe_pictures"]
 
 _N_PROBES = 64
 _PROBE_BITS = 256
@@ -73,6 +74,14 @@ class TorchEncoder:
         with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):
             images = torch.tensor(np.ascontiguousarray(pixels)).to(self._device)
             return self._module(images).float().cpu().numpy()
+
+
+def probe_pictures(spec: InputSpec) -> NDArray[np.uint8]:
+    """Returns the pixels ``(N, size, size, 3)`` of the pictures by which back-ends are compared; they are included."""
+    from PIL import Image
+
+    pictures = load_cifar10_sample().database_images[:_N_PROBES]
+    return np.stack([preprocess(Image.fromarray(picture), spec) for picture in pictures])
 
 
 def choose_encoder(model: HashModel) -> Encoder:
@@ -120,7 +129,7 @@ class _Candidates:
             return self.plain
         if not has_openvino() or (name == "openvino-bf16" and not computes_in_bf16()):
             return None
-        network = self._cache.compiled(self._weights, self._spec, name) or self._network
+        network = self._cache.compiled(self._weights, self._spec, name) or self._network(name)
         return None if network is None else OpenVINOEncoder(network, bf16=name == "openvino-bf16")
 
     def make_if_it_keeps_codes(self, name: str) -> Encoder | None:
@@ -151,21 +160,23 @@ class _Candidates:
         """The encoder in float32 PyTorch on the CPU."""
         return TorchEncoder(self._backbone, self._spec, torch.device("cpu"))
 
-    @functools.cached_property
-    def _network(self) -> Any | None:
-        network = self._cache.network(self._weights, self._spec)
+    def _network(self, name: str) -> Any | None:
+        kept = self._cache.network(self._weights, self._spec, name)
+        if kept is not None:
+            return kept
+        module = PixelsToFeatures(self._backbone, self._spec)
+        if name == "openvino-bf16":
+            round_depthwise(module, torch.from_numpy(self._probe))
+        network = convert(module, self._spec.size)
         if network is None:
-            network = convert(PixelsToFeatures(self._backbone, self._spec), self._spec.size)
-            if network is not None:
-                self._cache.put_network(self._weights, self._spec, network)
-        return network
+            return None
+        self._cache.put_network(self._weights, self._spec, name, network)
+        # As later runs read it: what is written may be ordered in another way, and sums differ by their rounding.
+        return self._cache.network(self._weights, self._spec, name) or network
 
     @functools.cached_property
     def _probe(self) -> NDArray[np.uint8]:
-        from PIL import Image
-
-        pictures = load_cifar10_sample().database_images[:_N_PROBES]
-        return np.stack([preprocess(Image.fromarray(picture), self._spec) for picture in pictures])
+        return probe_pictures(self._spec)
 
     @functools.cached_property
     def _reference(self) -> tuple[LSH, NDArray[np.bool_]]:

@@ -28,14 +28,13 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.encode.back_ends import OURS, REFERENCE, Encode, back_ends, rate, rates
+from benchmarks.encode.codes import decoded, precision_at_10
 from benchmarks.encode.report import table
 from benchmarks.encode.whole import PEERS, copies_of, index_run, peer_run
 from benchmarks.record import RESULTS, conditions, load_numbers, name_here, write_result
 from deephash.encoders import VARIABLE
-from deephash.evaluation import evaluate_codes
 from deephash.fitting import fit_hash_layer
-from deephash.image_batches import ImageBatches
-from deephash.image_files import Decoded, decode_file, find_images
+from deephash.image_files import decode_file, find_images
 from deephash.model import HashModel, load_model
 from index import FileStat
 
@@ -72,7 +71,7 @@ def main() -> None:
 def _measured(photos: Path, objects: Path, peers: dict[str, str], rounds: int) -> dict[str, Any]:
     model = load_model(_MODEL)
     files = list(find_images([photos]))
-    pixels, _ = _decoded(files[:256], model)
+    pixels, _ = decoded(files[:256], model)
     before = os.environ.pop(VARIABLE, None)
     found = back_ends(model, lambda name: os.environ.__setitem__(VARIABLE, name))
     os.environ.pop(VARIABLE)
@@ -92,14 +91,9 @@ def _measured(photos: Path, objects: Path, peers: dict[str, str], rounds: int) -
     return numbers
 
 
-def _decoded(files: list[FileStat], model: HashModel) -> tuple[NDArray[np.uint8], list[str]]:
-    images = [item for batch in ImageBatches(files, model.input_spec) for item in batch if isinstance(item, Decoded)]
-    return np.stack([image.pixels for image in images]), [image.file.path for image in images]
-
-
 def _codes_kept(found: dict[str, Encode], model: HashModel, files: list[FileStat]) -> list[dict[str, Any]]:
     """Returns, for each model and each way, the share of bits equal to the reference's, and P@10."""
-    pixels, paths = _decoded(files, model)
+    pixels, paths = decoded(files, model)
     labels = np.unique([os.path.basename(os.path.dirname(path)) for path in paths], return_inverse=True)[1]
     features = {name: _in_batches(encode, pixels) for name, encode in found.items()}
     models = {f"general-{n}": load_model(f"general-{n}") for n in _LENGTHS}
@@ -109,7 +103,7 @@ def _codes_kept(found: dict[str, Encode], model: HashModel, files: list[FileStat
     rows = []
     for name, hashed in models.items():
         bits = {way: hashed.logits_of_features(given) > 0 for way, given in features.items()}
-        precisions = {way: _precision(hashed, given, labels) for way, given in features.items()}
+        precisions = {way: precision_at_10(hashed, given, labels) for way, given in features.items()}
         for way in found:
             equal = float((bits[way] == bits[REFERENCE]).mean())
             rows.append({"model": name, "name": way, "equal_bits": equal, "precision_at_10": precisions[way]})
@@ -121,13 +115,6 @@ def _in_batches(encode: Encode, pixels: NDArray[np.uint8]) -> NDArray[np.float32
     padded = np.concatenate([pixels, pixels[: -len(pixels) % 32]])
     parts = [encode(padded[start : start + 32]) for start in range(0, len(padded), 32)]
     return np.concatenate(parts)[: len(pixels)]
-
-
-def _precision(model: HashModel, features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Returns P@10 of each image against all; it finds itself first, which is left out of the ten."""
-    codes = model.codes_of_features(features)
-    report = evaluate_codes(codes, codes, n_bits=model.n_bits, query_labels=labels, database_labels=labels, ks=(11,))
-    return (11 * report.precision_at[11] - 1) / 10
 
 
 def decode_cpu_ms(photos: Path) -> float:
@@ -160,7 +147,7 @@ def _index_runs(photos: Path, bare: Callable[[], float], rounds: int) -> list[di
 
 def _large(photos: Path, n: int) -> dict[str, Any]:
     model = load_model(_MODEL)
-    pixels, _ = _decoded(list(find_images([photos]))[:256], model)
+    pixels, _ = decoded(list(find_images([photos]))[:256], model)
     with tempfile.TemporaryDirectory() as folder:
         collection = copies_of(photos, n, Path(folder, "collection"))
         before = rate(model.encoder, pixels, _BATCH)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from deephash import encoder_cache
+from deephash import encoder_cache, machine
 from deephash.backbones import Backbone
 from deephash.encoder_cache import EncoderCache
 from deephash.encoders import BACK_ENDS, VARIABLE, OpenVINOEncoder
@@ -108,6 +108,23 @@ def test_a_network_is_converted_anew_where_the_code_that_makes_it_changed(tiny_m
     monkeypatch.setattr(encoder_cache, "_source", lambda: ["another"])
     np.testing.assert_array_equal(choose_encoder(tiny_model)(pixels), first)
     assert len(networks(tmp_path)) == 2
+
+
+def test_for_bfloat16_another_network_is_made_of_filters_rounded_as_a_whole(tiny_model, tmp_path, pixels, monkeypatch):
+    # Where the processor lacks bfloat16, OpenVINO computes in float32: of the rounding that of the filters is left.
+    monkeypatch.setattr("deephash.torch_encoders.computes_in_bf16", lambda: True)
+    encoder = choose_encoder(tiny_model)
+    assert encoder.name == "openvino-bf16"
+    monkeypatch.setenv(VARIABLE, "openvino")
+    exact = choose_encoder(tiny_model)
+    assert len(networks(tmp_path)) == 2
+    difference = np.abs(encoder(pixels) - exact(pixels)).max()
+    assert 1e-5 < difference < 0.1
+    monkeypatch.setattr("deephash.torch_encoders.round_depthwise", lambda network, inputs: None)
+    monkeypatch.setenv("DEEPHASH_CACHE", str(tmp_path / "another"))
+    monkeypatch.setenv(VARIABLE, "openvino-bf16")
+    if not machine.has_bf16_instructions():
+        np.testing.assert_allclose(choose_encoder(tiny_model)(pixels), exact(pixels), atol=1e-6)
 
 
 @pytest.mark.parametrize("damage", ["network.bin", "network.xml", "checksums.json"])

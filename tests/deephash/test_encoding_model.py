@@ -137,6 +137,7 @@ def test_bfloat16_that_this_processor_lacks_is_an_error_and_not_slow(tiny_file, 
 def test_bfloat16_comes_first_where_the_processor_has_it_and_it_keeps_the_codes(tiny_file, cache, monkeypatch):
     card = read_card(tiny_file)
     network = f"{card.backbone} {card.backbone_digest}", card.input_spec
+    cache.put_network(*network, "openvino-bf16", cache.network(*network, "openvino"))
     cache.put_equal_bits(*network, "openvino", 1.0)
     for has, equal, name in ((True, 0.98, "openvino-bf16"), (True, 0.9, "openvino"), (False, 0.98, "openvino")):
         monkeypatch.setattr("deephash.encoders.computes_in_bf16", lambda has=has: has)
