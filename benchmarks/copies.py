@@ -29,8 +29,8 @@ from deephash.images import load_image, preprocess
 from deephash.model import HashModel, load_model
 
 PRECISION = 0.99
-# Radius of the shipped model: found pairs of which so many are copies, as collections are larger than this one.
-CAREFUL_PRECISION = 0.999
+# Radius of the shipped model: all pairs found are copies, as collections are larger than this one.
+CAREFUL_PRECISION = 1.0
 MIRRORED = "mirrored"
 _BLOCK = 256
 Change = Callable[[Image.Image], Image.Image]

@@ -3,7 +3,7 @@
     python -m benchmarks.rounding --objects DIR
 
 bfloat16 is imitated in PyTorch as processors compute in it: weights and inputs of every convolution are rounded, sums
-are float32, and what a block gives is rounded again; the few products of the hash codes' classifier stay in float32.
+are float32, and what a block gives is rounded again; what follows the last convolution stays in float32.
 Shown is which share of the bits of the general models is that of float32, on photographs of objects (51 classes of
 Caltech-101), and P@10: weights rounded to the nearest; the same but for the first depthwise convolution, which computes
 in float32; depthwise filters rounded as a whole by ``deephash.bf16_rounding``, on the pictures that are included.

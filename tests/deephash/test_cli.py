@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from deephash.cli import app
+from deephash.copies import copy_card
 from index import Store
 from tests.deephash.command_line import lines, make_collection, run
 from tests.deephash.photos import write_photo, write_photos
@@ -237,7 +238,7 @@ def test_duplicates_within_every_distance_are_one_cluster(collection):
     (cluster,) = lines("duplicates", collection.index, "--radius", 256)
     assert cluster["kind"] == "near"
     assert len(cluster["drop"]) == collection.n_images - 1
-    assert "radius 46\n" in run("duplicates", collection.index).stderr
+    assert f"radius {copy_card().training['radius']}\n" in run("duplicates", collection.index).stderr
 
 
 # --- info, remove, verify, export, models ---

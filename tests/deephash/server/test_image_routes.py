@@ -127,7 +127,7 @@ def test_lists_are_those_of_the_store(server, made):
 def test_copies_come_with_the_one_to_keep(server, made):
     with Store.open(made.index) as store:
         for radius, identical in ((None, True), (None, False), (12, False)):
-            expected = store.duplicates(None if identical else 2 if radius is None else radius)
+            expected = store.duplicates(None if identical else store.copy_radius if radius is None else radius)
             assert server.client.duplicates(radius=radius, identical=identical) == expected
             assert expected
     for kind in ("identical", "near"):
