@@ -88,7 +88,7 @@ class OpenVINOEncoder:
 
     def prepare(self) -> None:
         """Compiles the network, if that was not done yet."""
-        assert self._streams
+        _ = self._streams
 
     def export(self) -> bytes:
         """Returns the compiled network, for the same version of OpenVINO on such a processor."""
