@@ -113,6 +113,7 @@ def test_a_network_is_converted_anew_where_the_code_that_makes_it_changed(tiny_m
 def test_for_bfloat16_another_network_is_made_of_filters_rounded_as_a_whole(tiny_model, tmp_path, pixels, monkeypatch):
     # Where the processor lacks bfloat16, OpenVINO computes in float32: of the rounding that of the filters is left.
     monkeypatch.setattr("deephash.torch_encoders.computes_in_bf16", lambda: True)
+    monkeypatch.setenv(VARIABLE, "openvino-bf16")
     encoder = choose_encoder(tiny_model)
     assert encoder.name == "openvino-bf16"
     monkeypatch.setenv(VARIABLE, "openvino")
