@@ -51,21 +51,17 @@ def rates(
     found: dict[str, Encode], pixels: NDArray[np.uint8], *, batches: tuple[int, ...], rounds: int
 ) -> list[dict[str, Any]]:
     """Returns images a second for each, its best batch size among those, the median of rounds that all take in turn."""
-    seconds: dict[tuple[str, int], list[float]] = {}
+    measured: dict[tuple[str, int], list[float]] = {}
     for encode in found.values():
         for batch in batches:
             encode(pixels[:batch])  # what is made or compiled at the first call
     for _ in range(rounds):
         for name, encode in found.items():
             for batch in batches:
-                seconds.setdefault((name, batch), []).append(len(pixels) / rate(encode, pixels, batch))
-    rows = []
-    for name in found:
-        best = min(batches, key=lambda batch: statistics.median(seconds[name, batch]))
-        rows.append(
-            {"name": name, "batch": best, "images_per_second": len(pixels) / statistics.median(seconds[name, best])}
-        )
-    return rows
+                measured.setdefault((name, batch), []).append(rate(encode, pixels, batch))
+    medians = {key: statistics.median(each) for key, each in measured.items()}
+    best = {name: max(batches, key=lambda batch: medians[name, batch]) for name in found}
+    return [{"name": name, "batch": best[name], "images_per_second": medians[name, best[name]]} for name in found]
 
 
 def rate(encode: Encode, pixels: NDArray[np.uint8], batch: int) -> float:
