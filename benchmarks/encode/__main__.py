@@ -135,14 +135,17 @@ def _decode_cpu_ms_with_pillow_alone(photos: Path) -> float:
 
 
 def _index_runs(photos: Path, bare: Callable[[], float], rounds: int) -> list[dict[str, Any]]:
-    """Returns runs over new indexes, each with the rates of the bare forward pass right before and after it."""
     runs = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            before = bare()
-            run = index_run(photos, Path(folder), _MODEL)
-            runs.append(run | {"bare_images_per_second": [before, bare()]})
+            runs.append(_index_run(photos, Path(folder), bare))
     return runs
+
+
+def _index_run(photos: Path, folder: Path, bare: Callable[[], float]) -> dict[str, Any]:
+    """Returns a run over a new index, with the rates of the bare forward pass right before and after it."""
+    before = bare()
+    return index_run(photos, folder, _MODEL) | {"bare_images_per_second": [before, bare()]}
 
 
 def _large(photos: Path, n: int) -> dict[str, Any]:
@@ -150,9 +153,7 @@ def _large(photos: Path, n: int) -> dict[str, Any]:
     pixels, _ = decoded(list(find_images([photos]))[:256], model)
     with tempfile.TemporaryDirectory() as folder:
         collection = copies_of(photos, n, Path(folder, "collection"))
-        before = rate(model.encoder, pixels, _BATCH)
-        first = index_run(collection, Path(folder), _MODEL)
-        first["bare_images_per_second"] = [before, rate(model.encoder, pixels, _BATCH)]
+        first = _index_run(collection, Path(folder), partial(rate, model.encoder, pixels, _BATCH))
         again = index_run(collection, Path(folder), _MODEL)
         if again["decoded"]:
             raise RuntimeError(f"the second run decoded {again['decoded']} images of an unchanged folder")
