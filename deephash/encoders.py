@@ -25,7 +25,7 @@ from .machine import count_cores, has_bf16_instructions, may_have_gpu
 from .openvino_import import import_openvino
 
 __all__ = [
-    "BACK_ENDS", "CHUNK", "VARIABLE", "Encoder", "OpenVINOEncoder", "computes_in_bf16", "has_openvino", "keeps_codes",
+    "BACK_ENDS", "VARIABLE", "Encoder", "OpenVINOEncoder", "computes_in_bf16", "has_openvino", "keeps_codes",
     "kept_encoder", "wished_back_end",
 ]  # fmt: skip
 
@@ -34,14 +34,6 @@ VARIABLE = "DEEPHASH_ENCODER"
 
 BACK_ENDS = ("cuda-fp16", "cuda", "mps", "openvino-bf16", "openvino", "torch")
 """The back-ends, in the order in which ``auto`` tries them."""
-
-CHUNK = 4
-"""Images that a CPU takes at a time.
-
-Streams work on chunks of their own: images of one batch never wait for one another, and activations stay in cache.
-"""
-# OpenVINO takes more of small images: 16 of those for copy codes, of 64 x 64, are faster than 4.
-_CHUNK_PIXELS = CHUNK * 224 * 224
 
 _MIN_EQUAL_BITS = 0.999
 # With half the bits of a number. What they keep on photographs, some 99 %, is for benchmarks.encode to measure: the
@@ -66,8 +58,8 @@ class OpenVINOEncoder:
     """The network compiled by OpenVINO for this CPU, at its first use; its features do not depend on the batch.
 
     Args:
-        network: OpenVINO's own model, of ``(B, size, size, 3) uint8`` to features; or what ``export`` gave of one, to
-            be ready sooner.
+        network: OpenVINO's own model, of ``(N, size, size, 3) uint8`` to features, N images at a time; or what
+            ``export`` gave of one, to be ready sooner.
         bf16: compute in bfloat16.
     """
 
@@ -82,7 +74,7 @@ class OpenVINOEncoder:
         pixels = np.ascontiguousarray(pixels)
         streams = self._streams
         features = np.empty((len(pixels), streams.n_features), np.float32)
-        step = max(1, min(_CHUNK_PIXELS // (pixels.shape[1] * pixels.shape[2]), -(-len(pixels) // streams.n)))
+        step = streams.n_images
         streams.run([(pixels[at : at + step], features[at : at + step]) for at in range(0, len(pixels), step)])
         return features
 
@@ -121,12 +113,15 @@ class OpenVINOEncoder:
 
 
 class _Streams:
-    """A compiled network and as many requests as it has streams, each of which computes a chunk at a time."""
+    """A compiled network and as many requests as it has streams, each of which computes a chunk at a time.
+
+    Chunks of fewer images than the network takes are filled up.
+    """
 
     def __init__(self, network: Any) -> None:
         self.network = network
         self.n = int(network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self.n_features = int(network.outputs[0].get_partial_shape()[1].get_length())
+        self.n_images, self.n_features = (int(length) for length in network.output(0).shape)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.n):
             self._idle.put(network.create_infer_request())
@@ -141,10 +136,15 @@ class _Streams:
             done.result()
 
     def _run(self, pixels: NDArray[np.uint8], features: NDArray[np.float32]) -> None:
+        n = len(pixels)
+        if n < self.n_images:
+            filled = np.zeros((self.n_images, *pixels.shape[1:]), np.uint8)
+            filled[:n] = pixels
+            pixels = filled
         request = self._idle.get()
         try:
             request.infer(pixels, share_inputs=True)
-            features[:] = request.get_output_tensor(0).data
+            features[:] = request.get_output_tensor(0).data[:n]
         finally:
             self._idle.put(request)
 

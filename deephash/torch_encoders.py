@@ -16,7 +16,6 @@ from .bf16_rounding import round_depthwise
 from .encoder_cache import EncoderCache
 from .encoders import (
     BACK_ENDS,
-    CHUNK,
     VARIABLE,
     Encoder,
     OpenVINOEncoder,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PixelsToFeatures", "TorchEncoder", "choose_encoder", "probe_pictures"]
 
+_CPU_BATCH = 4
 _N_PROBES = 64
 _PROBE_BITS = 256
 
@@ -62,7 +62,7 @@ class TorchEncoder:
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the features."""
         # A CPU is fastest with few images at a time, which also leaves memory alone; a GPU with many.
-        step = CHUNK if self._device.type == "cpu" else max(1, len(pixels))
+        step = _CPU_BATCH if self._device.type == "cpu" else max(1, len(pixels))
         with self._lock:  # one call has all processors
             parts = [self._features(pixels[start : start + step]) for start in range(0, max(1, len(pixels)), step)]
         return np.concatenate(parts)
@@ -71,7 +71,9 @@ class TorchEncoder:
         """Does nothing: all is made at the beginning."""
 
     def _features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):
+        # Without half precision all of float32: TF32, in which GPUs convolve unless told otherwise, has few bits more.
+        exact = torch.backends.cudnn.flags(enabled=None, benchmark=None, deterministic=None, allow_tf32=self._half)
+        with exact, torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):
             images = torch.tensor(np.ascontiguousarray(pixels)).to(self._device)
             return self._module(images).float().cpu().numpy()
 

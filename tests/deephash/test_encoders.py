@@ -15,7 +15,8 @@ from deephash.encoders import BACK_ENDS, VARIABLE, OpenVINOEncoder
 from deephash.errors import ModelError
 from deephash.input_spec import InputSpec
 from deephash.model import HashModel, load_model
-from deephash.torch_encoders import TorchEncoder, choose_encoder
+from deephash.openvino_network import convert
+from deephash.torch_encoders import PixelsToFeatures, TorchEncoder, choose_encoder
 from tests.deephash.photos import sample
 
 SMALL = InputSpec(size=32, resize=32)
@@ -71,6 +72,13 @@ def test_features_do_not_depend_on_the_batch(tiny_model, pixels):
         parts = [encoder(pixels[start : start + size]) for start in range(0, len(pixels), size)]
         np.testing.assert_array_equal(np.concatenate(parts), together)
     assert encoder(pixels[:0]).shape == (0, tiny_model.n_features)
+
+
+def test_a_network_takes_always_as_many_images_at_a_time(tiny_model):
+    # Of another number, a processor may add the same sums up in another order (with AMX it does).
+    module = PixelsToFeatures(tiny_model.backbone, tiny_model.input_spec)
+    for size, n in ((32, 32), (64, 8), (160, 1), (224, 1), (384, 1)):
+        assert list(convert(module, size).input(0).shape) == [n, size, size, 3]
 
 
 def test_threads_that_encode_at_the_same_time_get_features_of_their_own(tiny_model, pixels, monkeypatch):

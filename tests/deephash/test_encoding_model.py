@@ -29,6 +29,8 @@ def warm_cache(tmp_path_factory, tiny_file):
         patch.setenv("DEEPHASH_CACHE", str(folder))
         for model in (tiny_file, "general-128", "copies-256"):
             assert load_model(model).encoder.name.startswith("openvino")
+        patch.setenv(VARIABLE, "openvino")  # also where bfloat16 comes first
+        assert load_model(tiny_file).encoder.name == "openvino"
     return folder
 
 
@@ -115,6 +117,7 @@ def test_a_cold_cache_is_warm_the_next_time(tiny_file, tmp_path, monkeypatch):
 def test_a_gpu_may_be_faster(tiny_file, tmp_path, monkeypatch):
     (tmp_path / "nvidia0").touch()
     monkeypatch.setattr(machine, "_GPU_DEVICES", (str(tmp_path / "nvidia0"),))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert isinstance(load_encoding_model(tiny_file), HashModel)
 
 
