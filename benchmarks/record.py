@@ -2,17 +2,16 @@
 
 import datetime
 import json
-import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from deephash.machine import has_bf16_instructions
+from deephash.machine import count_processors, has_bf16_instructions
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "timm", "faiss-cpu", "numpy", "Pillow")
+_PACKAGES = ("torch", "timm", "openvino", "onnxruntime", "faiss-cpu", "numpy", "Pillow")
 
 
 def write_result(name: str, *, config: dict[str, Any], numbers: Any) -> Path:
@@ -41,12 +40,19 @@ def conditions() -> dict[str, Any]:
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
         "instructions": _instructions(),
-        "cores": os.cpu_count(),
+        "cores": count_processors(),
         "gpu": _gpu(),
         "python": platform.python_version(),
-        "packages": {package: version(package) for package in _PACKAGES},
+        "packages": {package: found for package in _PACKAGES if (found := _version(package))},
         "commit": _commit(),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # what a benchmark does not need
+        return None
 
 
 def _processor() -> str:

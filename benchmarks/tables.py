@@ -93,6 +93,8 @@ _TABLES: dict[str, Callable[[], str]] = {
     "general": _of_file("general", general.table),
     "general-cifar10": _of_file("general", general.table_cifar10),
     "rounding": _of_file("rounding", rounding.table),
+    "rounding-bf16": _of_file("rounding-bf16", rounding.table),
+    "rounding-speed": _of_file("rounding-bf16", rounding.speed_table),
     "serve": _of_file("serve", serve.table),
     "serve-xeon": _of_file("serve-xeon", serve.table),
     "search-ratios": lambda: search.ratio_table(load_search()),

@@ -13,6 +13,7 @@ bfloat16.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from benchmarks.record import RESULTS, conditions, load_numbers, name_here, writ
 from deephash.encoders import VARIABLE
 from deephash.fitting import fit_hash_layer
 from deephash.image_files import decode_file, find_images
+from deephash.machine import count_processors
 from deephash.model import HashModel, load_model
 from index import FileStat
 
@@ -77,18 +79,22 @@ def _measured(photos: Path, objects: Path, peers: dict[str, str], rounds: int) -
     os.environ.pop(VARIABLE)
     if before is not None:
         os.environ[VARIABLE] = before
-    numbers: dict[str, Any] = {
-        "forward": rates(found, pixels, batches=(4, 32), rounds=rounds),
-        "picked": OURS[model.encoder.name],
-        "codes": _codes_kept(found, model, list(find_images([objects]))),
-        "decode_cpu_ms": decode_cpu_ms(photos),
-        "decode_cpu_ms_with_pillow_alone": _decode_cpu_ms_with_pillow_alone(photos),
-        "cores": os.cpu_count(),
-        "index": _index_runs(photos, partial(rate, model.encoder, pixels, _BATCH), rounds),
+    bare = partial(rate, model.encoder, pixels, _BATCH)
+    parts: dict[str, Callable[[], Any]] = {
+        "forward": lambda: rates(found, pixels, batches=(4, 32), rounds=rounds),
+        "picked": lambda: OURS[model.encoder.name],
+        "codes": lambda: _codes_kept(found, model, list(find_images([objects]))),
+        "decode_cpu_ms": lambda: decode_cpu_ms(photos),
+        "decode_cpu_ms_with_pillow_alone": lambda: _decode_cpu_ms_with_pillow_alone(photos),
+        "cores": count_processors,
+        "index": lambda: _index_runs(photos, bare, rounds),
+        "peers": lambda: [peer_run(name, python, photos) for name, python in peers.items()],
     }
-    numbers["peers"] = [peer_run(name, python, photos) for name, python in peers.items()]
-    numbers["large"] = None
-    return numbers
+    numbers: dict[str, Any] = {}
+    for part, measure in parts.items():
+        numbers[part] = measure()
+        print(json.dumps({part: numbers[part]}), flush=True)  # whoever stops it here has that
+    return numbers | {"large": None}
 
 
 def _codes_kept(found: dict[str, Encode], model: HashModel, files: list[FileStat]) -> list[dict[str, Any]]:

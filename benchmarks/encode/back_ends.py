@@ -37,7 +37,7 @@ def back_ends(model: HashModel, patch: Callable[[str], Any]) -> dict[str, Encode
     found: dict[str, Encode] = {REFERENCE: plain}
     if compiled := _compiled(model):
         found["torch.compile, float32"] = compiled
-    found[ONNX_RUNTIME] = _onnx_runtime(model)
+    found[ONNX_RUNTIME] = onnx_runtime(model)
     for name, text in OURS.items():
         patch(name)
         try:
@@ -50,7 +50,7 @@ def back_ends(model: HashModel, patch: Callable[[str], Any]) -> dict[str, Encode
 def rates(
     found: dict[str, Encode], pixels: NDArray[np.uint8], *, batches: tuple[int, ...], rounds: int
 ) -> list[dict[str, Any]]:
-    """Returns images a second for each, its best batch size among those, the median of rounds that all take in turn."""
+    """Returns images a second for each at its best batch size: of rounds that all take in turn, and their median."""
     measured: dict[tuple[str, int], list[float]] = {}
     for encode in found.values():
         for batch in batches:
@@ -61,7 +61,10 @@ def rates(
                 measured.setdefault((name, batch), []).append(rate(encode, pixels, batch))
     medians = {key: statistics.median(each) for key, each in measured.items()}
     best = {name: max(batches, key=lambda batch: medians[name, batch]) for name in found}
-    return [{"name": name, "batch": best[name], "images_per_second": medians[name, best[name]]} for name in found]
+    return [
+        {"name": name, "batch": batch, "images_per_second": medians[name, batch], "rounds": measured[name, batch]}
+        for name, batch in best.items()
+    ]
 
 
 def rate(encode: Encode, pixels: NDArray[np.uint8], batch: int) -> float:
@@ -104,7 +107,8 @@ def _compiled(model: HashModel) -> Encode | None:
     return encode
 
 
-def _onnx_runtime(model: HashModel) -> Encode:
+def onnx_runtime(model: HashModel) -> Encode:
+    """Returns the network as ONNX Runtime computes it in float32."""
     import onnxruntime
 
     module = PixelsToFeatures(model.backbone, model.input_spec)
