@@ -35,6 +35,12 @@ VARIABLE = "DEEPHASH_ENCODER"
 BACK_ENDS = ("cuda-fp16", "cuda", "mps", "openvino-bf16", "openvino", "torch")
 """The back-ends, in the order in which ``auto`` tries them."""
 
+# What a stream of a CPU takes at a time at most: of more images, activations leave the cache. Chunks are of a stream's
+# own, so images of one batch never wait for one another.
+_CHUNK_PIXELS = 4 * 224 * 224
+# In bfloat16 all chunks have one size, filled up: of another number of images, AMX adds sums up in another order.
+_BF16_CHUNK_PIXELS = 8 * 64 * 64
+
 _MIN_EQUAL_BITS = 0.999
 # With half the bits of a number. What they keep on photographs, some 99 %, is for benchmarks.encode to measure: the
 # probe is CIFAR-10, whose blurred pictures lie nearer to the thresholds, and random hyperplanes change more of their
@@ -58,25 +64,30 @@ class OpenVINOEncoder:
     """The network compiled by OpenVINO for this CPU, at its first use; its features do not depend on the batch.
 
     Args:
-        network: OpenVINO's own model, of ``(N, size, size, 3) uint8`` to features, N images at a time; or what
-            ``export`` gave of one, to be ready sooner.
+        network: OpenVINO's own model, of ``(B, size, size, 3) uint8`` to features; or what ``export`` gave of one, to
+            be ready sooner.
         bf16: compute in bfloat16.
     """
 
     def __init__(self, network: Any | bytes, *, bf16: bool) -> None:
         self.name = "openvino-bf16" if bf16 else "openvino"
+        self._bf16 = bf16
         self._network = network
         self._lock = threading.Lock()
         self._running: _Streams | None = None
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the features; of threads that call at the same time, the first go first, and no stream waits."""
-        pixels = np.ascontiguousarray(pixels)
-        streams = self._streams
+        n, pixels, streams = len(pixels), np.ascontiguousarray(pixels), self._streams
+        image_pixels = pixels.shape[1] * pixels.shape[2]
+        if self._bf16:
+            step = max(1, _BF16_CHUNK_PIXELS // image_pixels)
+            pixels = np.pad(pixels, [(0, -n % step), (0, 0), (0, 0), (0, 0)])
+        else:
+            step = max(1, min(_CHUNK_PIXELS // image_pixels, -(-n // streams.n)))
         features = np.empty((len(pixels), streams.n_features), np.float32)
-        step = streams.n_images
         streams.run([(pixels[at : at + step], features[at : at + step]) for at in range(0, len(pixels), step)])
-        return features
+        return features[:n]
 
     def prepare(self) -> None:
         """Compiles the network, if that was not done yet."""
@@ -99,7 +110,7 @@ class OpenVINOEncoder:
 
     def _compile(self) -> Any:
         config = {
-            "INFERENCE_PRECISION_HINT": "bf16" if self.name == "openvino-bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if self._bf16 else "f32",
             "INFERENCE_NUM_THREADS": count_cores(),
             "PERFORMANCE_HINT": "THROUGHPUT",
             # Threads that are tied to processors wait for those that other processes keep busy.
@@ -113,15 +124,12 @@ class OpenVINOEncoder:
 
 
 class _Streams:
-    """A compiled network and as many requests as it has streams, each of which computes a chunk at a time.
-
-    Chunks of fewer images than the network takes are filled up.
-    """
+    """A compiled network and as many requests as it has streams, each of which computes a chunk at a time."""
 
     def __init__(self, network: Any) -> None:
         self.network = network
         self.n = int(network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self.n_images, self.n_features = (int(length) for length in network.output(0).shape)
+        self.n_features = int(network.outputs[0].get_partial_shape()[1].get_length())
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.n):
             self._idle.put(network.create_infer_request())
@@ -136,15 +144,10 @@ class _Streams:
             done.result()
 
     def _run(self, pixels: NDArray[np.uint8], features: NDArray[np.float32]) -> None:
-        n = len(pixels)
-        if n < self.n_images:
-            filled = np.zeros((self.n_images, *pixels.shape[1:]), np.uint8)
-            filled[:n] = pixels
-            pixels = filled
         request = self._idle.get()
         try:
             request.infer(pixels, share_inputs=True)
-            features[:] = request.get_output_tensor(0).data[:n]
+            features[:] = request.get_output_tensor(0).data
         finally:
             self._idle.put(request)
 

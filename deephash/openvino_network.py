@@ -13,23 +13,15 @@ from .openvino_import import import_openvino
 __all__ = ["convert"]
 
 
-# What a core computes at a time: one photograph, or small images of as many pixels. More are no faster.
-_PIXELS = 224 * 224
-
-
 def convert(module: nn.Module, size: int) -> Any | None:
-    """Returns a network of ``(B, size, size, 3) uint8`` as OpenVINO's, or None where it does what is unknown there.
-
-    OpenVINO's takes as many images at a time as its shape says: of another number, it may add sums up in another order.
-    """
+    """Returns a network of ``(B, size, size, 3) uint8`` as OpenVINO's, or None where it does what is unknown there."""
     openvino = import_openvino()
-    n = 1 << max(0, (_PIXELS // size**2).bit_length() - 1)
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the tracer
             network = openvino.convert_model(module, example_input=example)
-            network.reshape({0: openvino.PartialShape([n, size, size, 3])})
+            network.reshape({0: openvino.PartialShape([-1, size, size, 3])})
             return network
     except Exception:  # whatever a strange network raises in there: PyTorch runs it
         return None

@@ -8,11 +8,12 @@ that of plain float32 PyTorch, and P@10, on photographs of objects (51 classes o
 whole ``deephash index`` of the photographs, each time between two bare forward passes, and what decoding costs; the
 encoders of other programs on the same files (``--peer imagededup|DeepImageSearch|CLIP=PYTHON``, a Python that has them
 and what deephash needs). ``--large N`` indexes N files, real photographs that differ in a comment, for peak memory, and
-once more, unchanged. Raw numbers: ``results/encode.json``, or ``encode-bf16.json`` where the processor computes in
-bfloat16.
+once more, unchanged. ``--only index`` measures that part anew and leaves the others as they were. Raw numbers:
+``results/encode.json``, or ``encode-bf16.json`` where the processor computes in bfloat16.
 """
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -43,6 +44,10 @@ from index import FileStat
 _MODEL = "general-128"
 _LENGTHS = (64, 128, 256, 512)
 _BATCH = 32  # of the bare forward pass beside whole runs
+_PARTS = (
+    "forward", "picked", "codes", "decode_cpu_ms", "decode_cpu_ms_with_pillow_alone", "cores", "index", "peers",
+    "large",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -52,49 +57,53 @@ def main() -> None:
     parser.add_argument("--objects", type=Path, required=True)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"one of {', '.join(PEERS)}")
     parser.add_argument("--large", type=int, default=0, metavar="N")
-    parser.add_argument(
-        "--large-only", action="store_true", help="leave the other numbers as they were measured before"
-    )
+    parser.add_argument("--only", action="append", choices=_PARTS, help="measure that anew, leave the others")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     photos = options.photos.resolve()
-    name = name_here("encode")
-    if options.large_only:
-        numbers = load_numbers(name)
-    else:
-        numbers = _measured(photos, options.objects, dict(peer.split("=", 1) for peer in options.peer), options.rounds)
-    if options.large:
-        numbers["large"] = {"conditions": conditions()} | _large(photos, options.large)
+    name, wanted = name_here("encode"), set(options.only or _PARTS)
+    if not options.large:
+        wanted.discard("large")
+    numbers = (load_numbers(name) if options.only else None) or dict.fromkeys(_PARTS)
+    peers = dict(peer.split("=", 1) for peer in options.peer)
+    for part, measure in _parts(photos, options.objects, peers, options.rounds, options.large).items():
+        if part in wanted:
+            numbers[part] = measure()
+            numbers.setdefault("measured", {})[part] = conditions()["time"]
+            print(json.dumps({part: numbers[part]}), flush=True)  # whoever stops it here has that
     path = write_result(name, config={"model": _MODEL, "threads": torch.get_num_threads()}, numbers=numbers)
     print(table(numbers))
     print(f"raw numbers: {path.relative_to(RESULTS.parents[1])}")
 
 
-def _measured(photos: Path, objects: Path, peers: dict[str, str], rounds: int) -> dict[str, Any]:
+def _parts(photos: Path, objects: Path, peers: dict[str, str], rounds: int, large: int) -> dict[str, Callable[[], Any]]:
+    """Returns what measures each part."""
     model = load_model(_MODEL)
     files = list(find_images([photos]))
     pixels, _ = decoded(files[:256], model)
-    before = os.environ.pop(VARIABLE, None)
-    found = back_ends(model, lambda name: os.environ.__setitem__(VARIABLE, name))
-    os.environ.pop(VARIABLE)
-    if before is not None:
-        os.environ[VARIABLE] = before
-    bare = partial(rate, model.encoder, pixels, _BATCH)
-    parts: dict[str, Callable[[], Any]] = {
-        "forward": lambda: rates(found, pixels, batches=(4, 32), rounds=rounds),
+    # About as long as a run over the photographs: speeds drift.
+    bare = partial(rate, model.encoder, np.concatenate([pixels] * 3), _BATCH)
+
+    @functools.cache
+    def found() -> dict[str, Encode]:
+        before = os.environ.pop(VARIABLE, None)
+        ways = back_ends(model, lambda name: os.environ.__setitem__(VARIABLE, name))
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
+        return ways
+
+    return {
+        "forward": lambda: rates(found(), pixels, batches=(4, 32), rounds=rounds),
         "picked": lambda: OURS[model.encoder.name],
-        "codes": lambda: _codes_kept(found, model, list(find_images([objects]))),
+        "codes": lambda: _codes_kept(found(), model, list(find_images([objects]))),
         "decode_cpu_ms": lambda: decode_cpu_ms(photos),
         "decode_cpu_ms_with_pillow_alone": lambda: _decode_cpu_ms_with_pillow_alone(photos),
         "cores": count_processors,
         "index": lambda: _index_runs(photos, bare, rounds),
         "peers": lambda: [peer_run(name, python, photos) for name, python in peers.items()],
+        "large": lambda: _large(photos, large, bare),
     }
-    numbers: dict[str, Any] = {}
-    for part, measure in parts.items():
-        numbers[part] = measure()
-        print(json.dumps({part: numbers[part]}), flush=True)  # whoever stops it here has that
-    return numbers | {"large": None}
 
 
 def _codes_kept(found: dict[str, Encode], model: HashModel, files: list[FileStat]) -> list[dict[str, Any]]:
@@ -142,6 +151,8 @@ def _decode_cpu_ms_with_pillow_alone(photos: Path) -> float:
 
 def _index_runs(photos: Path, bare: Callable[[], float], rounds: int) -> list[dict[str, Any]]:
     runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        index_run(photos, Path(folder), _MODEL)  # converts and compiles what the cache has not yet
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             runs.append(_index_run(photos, Path(folder), bare))
@@ -154,12 +165,10 @@ def _index_run(photos: Path, folder: Path, bare: Callable[[], float]) -> dict[st
     return index_run(photos, folder, _MODEL) | {"bare_images_per_second": [before, bare()]}
 
 
-def _large(photos: Path, n: int) -> dict[str, Any]:
-    model = load_model(_MODEL)
-    pixels, _ = decoded(list(find_images([photos]))[:256], model)
+def _large(photos: Path, n: int, bare: Callable[[], float]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         collection = copies_of(photos, n, Path(folder, "collection"))
-        first = _index_run(collection, Path(folder), partial(rate, model.encoder, pixels, _BATCH))
+        first = _index_run(collection, Path(folder), bare)
         again = index_run(collection, Path(folder), _MODEL)
         if again["decoded"]:
             raise RuntimeError(f"the second run decoded {again['decoded']} images of an unchanged folder")

@@ -1,5 +1,6 @@
 """The benchmark's numbers as Markdown tables and as a plot."""
 
+import statistics
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.encode.back_ends import ONNX_RUNTIME, REFERENCE
@@ -26,8 +27,8 @@ def draw_encode(numbers: dict[str, Any]) -> "Figure":
     forward, whole = figure.subplots(1, 2)
     rates = {row["name"]: row["images_per_second"] for row in numbers["forward"]}
     programs = {peer["name"]: peer["images"] / peer["process_seconds"] for peer in numbers["peers"]}
-    runs = [_median_run(numbers), *([numbers["large"]["first"]] if numbers["large"] else [])]
-    programs |= {f"ours, {run['images']:,} files": run["decoded"] / run["seconds"] for run in runs}
+    runs = [_runs(numbers), *([[numbers["large"]["first"]]] if numbers["large"] else [])]
+    programs |= {f"ours, {each[0]['images']:,} files": _rate(each) for each in runs}
     for panel, title, found in ((forward, "bare forward pass", rates), (whole, "files to codes", programs)):
         bars = panel.barh(
             list(found), list(found.values()), color=[_OURS if name.startswith("ours") else _OTHERS for name in found]
@@ -64,16 +65,19 @@ def _forward_table(numbers: dict[str, Any]) -> str:
 
 def _whole_table(numbers: dict[str, Any]) -> str:
     forward = {row["name"]: row["images_per_second"] for row in numbers["forward"]}
-    bare, run = forward[numbers["picked"]], _median_run(numbers)
-    rate = run["decoded"] / run["seconds"]
+    bare, runs = forward[numbers["picked"]], _runs(numbers)
+    rate = _rate(runs)
     decode = numbers["decode_cpu_ms"]
     bound = 1 / (1 / bare + decode / 1000 / numbers["cores"])
-    share = f"{_of_bare(run, bare):.2f} of the bare forward pass{_spread(numbers)}"
+    shares = [_of_bare(run, bare) for run in runs]
+    share = f"{statistics.median(shares):.2f} of the bare forward pass"
+    if len(runs) > 1:
+        share += f" around it, medians of {len(runs)} runs ({min(shares):.2f} to {max(shares):.2f})"
     slowly = numbers.get("decode_cpu_ms_with_pillow_alone")  # measured by now
     without = f" ({slowly:.1f} where Pillow scales)" if slowly else ""
     lines = ["| whole runs, files to codes | |", "|---|---|"]
     rows = {
-        f"`deephash index`, {run['images']:,} photographs": f"{rate:.0f} images/s, {share}; decoding, "
+        f"`deephash index`, {runs[0]['images']:,} photographs": f"{rate:.0f} images/s, {share}; decoding, "
         f"{decode:.1f} ms of one core an image{without}, leaves {bound:.0f}"
     }
     for peer in numbers["peers"]:
@@ -82,7 +86,7 @@ def _whole_table(numbers: dict[str, Any]) -> str:
     if large := numbers["large"]:
         first, again = large["first"], large["again"]
         name = f"`deephash index`, {first['images']:,} files"
-        rate = first["decoded"] / first["seconds"]
+        rate = _rate([first])
         share = f"{_of_bare(first, bare):.2f} of the bare forward pass"
         rows[name] = f"{rate:.0f} images/s, {share}, peak {first['peak_mib'] / 1024:.2f} GiB"
         rows["... again, nothing changed"] = (
@@ -97,15 +101,11 @@ def _of_bare(run: dict[str, Any], bare: float) -> float:
     return float(run["decoded"] / run["seconds"] / (sum(around) / len(around)))
 
 
-def _median_run(numbers: dict[str, Any]) -> dict[str, Any]:
+def _runs(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     runs = numbers["index"]
-    if isinstance(runs, dict):  # of a time when there was one
-        return runs
-    return sorted(runs, key=lambda run: _of_bare(run, 1))[len(runs) // 2]
+    return [runs] if isinstance(runs, dict) else list(runs)  # of a time when there was one
 
 
-def _spread(numbers: dict[str, Any]) -> str:
-    if isinstance(numbers["index"], dict):
-        return ""
-    shares = [_of_bare(run, 1) for run in numbers["index"]]
-    return f" around it, median of {len(shares)} runs ({min(shares):.2f} to {max(shares):.2f})"
+def _rate(runs: list[dict[str, Any]]) -> float:
+    """Returns images a second, the median of runs."""
+    return statistics.median(run["decoded"] / run["seconds"] for run in runs)

@@ -11,7 +11,7 @@ from torch import nn
 from deephash import encoder_cache, machine
 from deephash.backbones import Backbone
 from deephash.encoder_cache import EncoderCache
-from deephash.encoders import BACK_ENDS, VARIABLE, OpenVINOEncoder
+from deephash.encoders import BACK_ENDS, VARIABLE, OpenVINOEncoder, _Streams
 from deephash.errors import ModelError
 from deephash.input_spec import InputSpec
 from deephash.model import HashModel, load_model
@@ -74,11 +74,22 @@ def test_features_do_not_depend_on_the_batch(tiny_model, pixels):
     assert encoder(pixels[:0]).shape == (0, tiny_model.n_features)
 
 
-def test_a_network_takes_always_as_many_images_at_a_time(tiny_model):
+@pytest.mark.parametrize(("n", "size", "chunks"), [(1, 32, [32]), (40, 32, [32, 32]), (3, 160, [1, 1, 1]), (0, 32, [])])
+def test_in_bfloat16_a_network_takes_always_as_many_images(tiny_model, monkeypatch, n, size, chunks):
     # Of another number, a processor may add the same sums up in another order (with AMX it does).
-    module = PixelsToFeatures(tiny_model.backbone, tiny_model.input_spec)
-    for size, n in ((32, 32), (64, 8), (160, 1), (224, 1), (384, 1)):
-        assert list(convert(module, size).input(0).shape) == [n, size, size, 3]
+    network = convert(PixelsToFeatures(tiny_model.backbone, tiny_model.input_spec), size)
+    pixels = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8)
+    expected = OpenVINOEncoder(network, bf16=False)(pixels)
+    seen = []
+    run = _Streams._run
+
+    def watch(streams, part, features):
+        seen.append(len(part))
+        run(streams, part, features)
+
+    monkeypatch.setattr(_Streams, "_run", watch)
+    np.testing.assert_allclose(OpenVINOEncoder(network, bf16=True)(pixels), expected, atol=0.05)
+    assert seen == chunks
 
 
 def test_threads_that_encode_at_the_same_time_get_features_of_their_own(tiny_model, pixels, monkeypatch):
