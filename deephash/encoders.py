@@ -82,7 +82,8 @@ class OpenVINOEncoder:
         image_pixels = pixels.shape[1] * pixels.shape[2]
         if self._bf16:
             step = max(1, _BF16_CHUNK_PIXELS // image_pixels)
-            pixels = np.pad(pixels, [(0, -n % step), (0, 0), (0, 0), (0, 0)])
+            if missing := -n % step:
+                pixels = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
         else:
             step = max(1, min(_CHUNK_PIXELS // image_pixels, -(-n // streams.n)))
         features = np.empty((len(pixels), streams.n_features), np.float32)
