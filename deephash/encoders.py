@@ -71,7 +71,6 @@ class OpenVINOEncoder:
 
     def __init__(self, network: Any | bytes, *, bf16: bool) -> None:
         self.name = "openvino-bf16" if bf16 else "openvino"
-        self._bf16 = bf16
         self._network = network
         self._lock = threading.Lock()
         self._running: _Streams | None = None
@@ -80,7 +79,7 @@ class OpenVINOEncoder:
         """Returns the features; of threads that call at the same time, the first go first, and no stream waits."""
         n, pixels, streams = len(pixels), np.ascontiguousarray(pixels), self._streams
         image_pixels = pixels.shape[1] * pixels.shape[2]
-        if self._bf16:
+        if self.name == "openvino-bf16":
             step = max(1, _BF16_CHUNK_PIXELS // image_pixels)
             if missing := -n % step:
                 pixels = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
@@ -111,7 +110,7 @@ class OpenVINOEncoder:
 
     def _compile(self) -> Any:
         config = {
-            "INFERENCE_PRECISION_HINT": "bf16" if self._bf16 else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if self.name == "openvino-bf16" else "f32",
             "INFERENCE_NUM_THREADS": count_cores(),
             "PERFORMANCE_HINT": "THROUGHPUT",
             # Threads that are tied to processors wait for those that other processes keep busy.
