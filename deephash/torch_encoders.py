@@ -71,11 +71,19 @@ class TorchEncoder:
         """Does nothing: all is made at the beginning."""
 
     def _features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        # Without half precision all of float32: TF32, in which GPUs convolve unless told otherwise, has few bits more.
-        exact = torch.backends.cudnn.flags(enabled=None, benchmark=None, deterministic=None, allow_tf32=self._half)
-        with exact, torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):
+        with (
+            self._exactly(),
+            torch.inference_mode(),
+            torch.autocast(self._device.type, torch.float16, enabled=self._half),
+        ):
             images = torch.tensor(np.ascontiguousarray(pixels)).to(self._device)
             return self._module(images).float().cpu().numpy()
+
+    def _exactly(self) -> contextlib.AbstractContextManager[None]:
+        """Has GPUs convolve float32 in all of float32, and not in TF32, as they do unless told otherwise."""
+        if self._device.type != "cuda" or self._half:
+            return contextlib.nullcontext()
+        return torch.backends.cudnn.flags(enabled=None, benchmark=None, deterministic=None, allow_tf32=False)
 
 
 def probe_pictures(spec: InputSpec) -> NDArray[np.uint8]:
