@@ -61,10 +61,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     photos = options.photos.resolve()
-    name, wanted = name_here("encode"), set(options.only or _PARTS)
-    if not options.large:
-        wanted.discard("large")
-    numbers = (load_numbers(name) if options.only else None) or dict.fromkeys(_PARTS)
+    name, only = name_here("encode"), options.only or ()
+    for part, given in (("large", options.large), ("peers", options.peer)):
+        if part in only and not given:
+            parser.error(f"--only {part} needs --{part.removesuffix('s')}")
+    wanted = set(only) or {part for part in _PARTS if part != "large" or options.large}
+    numbers = load_numbers(name) if only else dict.fromkeys(_PARTS)
+    if numbers is None:
+        parser.error(f"--only needs results/{name}.json of an earlier run")
     peers = dict(peer.split("=", 1) for peer in options.peer)
     for part, measure in _parts(photos, options.objects, peers, options.rounds, options.large).items():
         if part in wanted:
