@@ -73,12 +73,15 @@ def main() -> None:
 def _encoders(model: HashModel) -> dict[str, Encode]:
     """Returns OpenVINO's encoders: in float32, and in bfloat16 with weights rounded either way."""
     plain, rounded = (PixelsToFeatures(model.backbone, model.input_spec) for _ in range(2))
-    round_depthwise(rounded, torch.from_numpy(probe_pictures(model.input_spec)))
-    size = model.input_spec.size
-    return {
-        name: OpenVINOEncoder(convert(network, size), bf16=name != _FLOAT32)
+    pictures = probe_pictures(model.input_spec)
+    round_depthwise(rounded, torch.from_numpy(pictures))
+    encoders = {
+        name: OpenVINOEncoder(convert(network, model.input_spec.size), bf16=name != _FLOAT32)
         for name, network in ((_FLOAT32, plain), (WAYS[0], plain), (WAYS[2], rounded))
     }
+    for encoder in encoders.values():
+        encoder.allow_any_batch(pictures)
+    return encoders
 
 
 def _rows(

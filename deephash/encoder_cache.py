@@ -24,7 +24,7 @@ __all__ = ["EncoderCache"]
 # A network of EfficientNet-Lite0 takes 24 MB, and as much again compiled.
 _MAX_NETWORKS = 8
 _MAX_VERDICTS = 1_000
-_VERDICTS = "equal_bits.json"
+_VERDICTS = "verdicts.json"
 _N_SUM_BYTES = 16
 # Our own networks, and how any is converted: of the same weights, changed code may make something else.
 _SOURCES = (
@@ -100,13 +100,24 @@ class EncoderCache:
 
     def equal_bits(self, weights: str, spec: InputSpec, encoder: str) -> float | None:
         """Returns which share of the bits that encoder keeps on such a processor, or None where nobody has looked."""
-        value = self._verdicts().get(_verdict_key(weights, spec, encoder))
+        value = self._verdicts().get(_verdict_key("equal bits", weights, spec, encoder))
         return value if isinstance(value, float) else None
 
     def put_equal_bits(self, weights: str, spec: InputSpec, encoder: str, share: float) -> None:
         """Keeps what was found."""
-        verdicts = self._verdicts() | {_verdict_key(weights, spec, encoder): share}
-        latest = dict(list(verdicts.items())[-_MAX_VERDICTS:])
+        self._put_verdict(_verdict_key("equal bits", weights, spec, encoder), share)
+
+    def any_batch(self, weights: str, spec: InputSpec, encoder: str) -> bool | None:
+        """Returns what ``OpenVINOEncoder.allow_any_batch`` said on such a processor, or None where nobody has asked."""
+        value = self._verdicts().get(_verdict_key("any batch", weights, spec, encoder))
+        return value if isinstance(value, bool) else None
+
+    def put_any_batch(self, weights: str, spec: InputSpec, encoder: str, is_allowed: bool) -> None:
+        """Keeps what it said."""
+        self._put_verdict(_verdict_key("any batch", weights, spec, encoder), is_allowed)
+
+    def _put_verdict(self, key: str, verdict: float | bool) -> None:
+        latest = dict(list((self._verdicts() | {key: verdict}).items())[-_MAX_VERDICTS:])
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             with replacing(self._folder / _VERDICTS, "w") as file:
@@ -126,9 +137,9 @@ class EncoderCache:
         return self._network_folder(weights, spec, encoder) / f"{_digest(processor())}.compiled"
 
 
-def _verdict_key(weights: str, spec: InputSpec, encoder: str) -> str:
+def _verdict_key(question: str, weights: str, spec: InputSpec, encoder: str) -> str:
     # Another processor, with which a folder may be shared, may compute something else.
-    return f"{encoder} {_digest(_network_key(weights, spec, encoder), processor())}"
+    return f"{question} {encoder} {_digest(_network_key(weights, spec, encoder), processor())}"
 
 
 def _network_key(weights: str, spec: InputSpec, encoder: str) -> str:

@@ -38,8 +38,10 @@ BACK_ENDS = ("cuda-fp16", "cuda", "mps", "openvino-bf16", "openvino", "torch")
 # What a stream of a CPU takes at a time at most: of more images, activations leave the cache. Chunks are of a stream's
 # own, so images of one batch never wait for one another.
 _CHUNK_PIXELS = 4 * 224 * 224
-# In bfloat16 all chunks have one size, filled up: of another number of images, AMX adds sums up in another order.
-_BF16_CHUNK_PIXELS = 8 * 64 * 64
+_MAX_CHUNK = 16  # images
+# Of another number of images, a processor may add sums up in another order (AMX does, in small networks). Where that is
+# so, or nobody has looked, all chunks have one size, filled up.
+_FILLED_PIXELS = 8 * 64 * 64
 
 _MIN_EQUAL_BITS = 0.999
 # With half the bits of a number. What they keep on photographs, some 99 %, is for benchmarks.encode to measure: the
@@ -67,27 +69,44 @@ class OpenVINOEncoder:
         network: OpenVINO's own model, of ``(B, size, size, 3) uint8`` to features; or what ``export`` gave of one, to
             be ready sooner.
         bf16: compute in bfloat16.
+        any_batch: what ``allow_any_batch`` said of this network, on such a processor.
     """
 
-    def __init__(self, network: Any | bytes, *, bf16: bool) -> None:
+    def __init__(self, network: Any | bytes, *, bf16: bool, any_batch: bool = False) -> None:
         self.name = "openvino-bf16" if bf16 else "openvino"
         self._network = network
+        self._any_batch = any_batch
         self._lock = threading.Lock()
         self._running: _Streams | None = None
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the features; of threads that call at the same time, the first go first, and no stream waits."""
-        n, pixels, streams = len(pixels), np.ascontiguousarray(pixels), self._streams
-        image_pixels = pixels.shape[1] * pixels.shape[2]
-        if self.name == "openvino-bf16":
-            step = max(1, _BF16_CHUNK_PIXELS // image_pixels)
-            if missing := -n % step:
-                pixels = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
-        else:
-            step = max(1, min(_CHUNK_PIXELS // image_pixels, -(-n // streams.n)))
-        features = np.empty((len(pixels), streams.n_features), np.float32)
-        streams.run([(pixels[at : at + step], features[at : at + step]) for at in range(0, len(pixels), step)])
-        return features[:n]
+        n, pixels = len(pixels), np.ascontiguousarray(pixels)
+        if self._any_batch:
+            return self._in_chunks(pixels, max(1, min(_most_images(pixels), -(-n // self._streams.n))))
+        step = max(1, _FILLED_PIXELS // _n_pixels(pixels))
+        if missing := -n % step:
+            pixels = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
+        return self._in_chunks(pixels, step)[:n]
+
+    def allow_any_batch(self, probe: NDArray[np.uint8]) -> bool:
+        """Takes any number of images at a time from now on, if that leaves features as they are; returns whether.
+
+        Args:
+            probe: pixels of pictures, at least 16.
+        """
+        most = _most_images(probe)
+        alone = self._in_chunks(probe[:most], 1)
+        self._any_batch = all(
+            np.array_equal(self._in_chunks(probe[:n], n), alone[:n], equal_nan=True) for n in range(2, most + 1)
+        )
+        return self._any_batch
+
+    def _in_chunks(self, pixels: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
+        features = np.empty((len(pixels), self._streams.n_features), np.float32)
+        chunks = [(pixels[at : at + step], features[at : at + step]) for at in range(0, len(pixels), step)]
+        self._streams.run(chunks)
+        return features
 
     def prepare(self) -> None:
         """Compiles the network, if that was not done yet."""
@@ -152,6 +171,15 @@ class _Streams:
             self._idle.put(request)
 
 
+def _n_pixels(pixels: NDArray[np.uint8]) -> int:
+    return pixels.shape[1] * pixels.shape[2]
+
+
+def _most_images(pixels: NDArray[np.uint8]) -> int:
+    """Returns how many images of that size a stream takes at a time at most."""
+    return max(1, min(_MAX_CHUNK, _CHUNK_PIXELS // _n_pixels(pixels)))
+
+
 def wished_back_end() -> str:
     """Returns what ``$DEEPHASH_ENCODER`` names: a back-end or ``auto``.
 
@@ -172,7 +200,7 @@ def keeps_codes(name: str, equal_bits: float) -> bool:
 def kept_encoder(weights: str, spec: InputSpec) -> OpenVINOEncoder | None:
     """Returns what ``torch_encoders.choose_encoder`` would, where earlier runs left all that takes torch in the cache.
 
-    That is the network, compiled or converted, and the verdict on each back-end up to the one chosen. None means that
+    That is the network, compiled or converted, and the verdicts on each back-end up to the one chosen. None means that
     torch has to choose: something is missing, a GPU may be there, or another back-end is wished for.
 
     Args:
@@ -196,8 +224,11 @@ def kept_encoder(weights: str, spec: InputSpec) -> OpenVINOEncoder | None:
                 break
     if chosen not in names:
         return None
+    any_batch = cache.any_batch(weights, spec, chosen)
     network = cache.compiled(weights, spec, chosen) or cache.network(weights, spec, chosen)
-    return None if network is None else OpenVINOEncoder(network, bf16=chosen == "openvino-bf16")
+    if network is None or any_batch is None:
+        return None
+    return OpenVINOEncoder(network, bf16=chosen == "openvino-bf16", any_batch=any_batch)
 
 
 def computes_in_bf16() -> bool:

@@ -140,7 +140,14 @@ class _Candidates:
         if not has_openvino() or (name == "openvino-bf16" and not computes_in_bf16()):
             return None
         network = self._cache.compiled(self._weights, self._spec, name) or self._network(name)
-        return None if network is None else OpenVINOEncoder(network, bf16=name == "openvino-bf16")
+        return None if network is None else self._openvino(name, network)
+
+    def _openvino(self, name: str, network: Any | bytes) -> OpenVINOEncoder:
+        any_batch = self._cache.any_batch(self._weights, self._spec, name)
+        encoder = OpenVINOEncoder(network, bf16=name == "openvino-bf16", any_batch=bool(any_batch))
+        if any_batch is None:
+            self._cache.put_any_batch(self._weights, self._spec, name, encoder.allow_any_batch(self._probe))
+        return encoder
 
     def make_if_it_keeps_codes(self, name: str) -> Encoder | None:
         """Returns the back-end if its bits on the probe are those of plain PyTorch; asks the cache first."""
@@ -160,8 +167,8 @@ class _Candidates:
     def _keep_compiled(self, encoder: OpenVINOEncoder, features: NDArray[np.float32]) -> None:
         """Keeps the compiled network if it can be read again, to compute the same to the last bit."""
         exported = encoder.export()
-        again = OpenVINOEncoder(exported, bf16=encoder.name == "openvino-bf16")
         with contextlib.suppress(RuntimeError):
+            again = self._openvino(encoder.name, exported)
             if np.array_equal(again(self._probe), features):
                 self._cache.put_compiled(self._weights, self._spec, encoder.name, exported)
 

@@ -74,22 +74,79 @@ def test_features_do_not_depend_on_the_batch(tiny_model, pixels):
     assert encoder(pixels[:0]).shape == (0, tiny_model.n_features)
 
 
-@pytest.mark.parametrize(("n", "size", "chunks"), [(1, 32, [32]), (40, 32, [32, 32]), (3, 160, [1, 1, 1]), (0, 32, [])])
-def test_in_bfloat16_a_network_takes_always_as_many_images(tiny_model, monkeypatch, n, size, chunks):
-    # Of another number, a processor may add the same sums up in another order (with AMX it does).
-    network = convert(PixelsToFeatures(tiny_model.backbone, tiny_model.input_spec), size)
-    pixels = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8)
-    expected = OpenVINOEncoder(network, bf16=False)(pixels)
-    seen = []
-    run = _Streams._run
+@pytest.fixture
+def chunks(monkeypatch):
+    """The numbers of images that streams took at a time, in order."""
+    seen, run = [], _Streams._run
 
-    def watch(streams, part, features):
-        seen.append(len(part))
-        run(streams, part, features)
+    def watch(streams, pixels, features):
+        seen.append(len(pixels))
+        run(streams, pixels, features)
 
     monkeypatch.setattr(_Streams, "_run", watch)
-    np.testing.assert_allclose(OpenVINOEncoder(network, bf16=True)(pixels), expected, atol=0.05)
-    assert seen == chunks
+    return seen
+
+
+def compiled(model, size, **options):
+    """The network of a model for images of another size, on one stream."""
+    encoder = OpenVINOEncoder(convert(PixelsToFeatures(model.backbone, model.input_spec), size), bf16=False, **options)
+    encoder._streams.n = 1
+    return encoder
+
+
+def noise(n, size):
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "filled", "free"),
+    [
+        (0, 32, [], []),
+        (1, 32, [32], [1]),
+        (40, 32, [32, 32], [16, 16, 8]),
+        (9, 160, [1] * 9, [7, 2]),
+        (2, 480, [1, 1], [1, 1]),
+    ],
+)
+def test_chunks_have_one_size_unless_any_gives_the_same(tiny_model, chunks, n, size, filled, free):
+    expected = compiled(tiny_model, size)(noise(n, size))
+    assert chunks == filled
+    chunks.clear()
+    found = compiled(tiny_model, size, any_batch=True)(noise(n, size))
+    assert chunks == free
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_any_batch_is_allowed_where_features_do_not_depend_on_it(tiny_model, chunks, monkeypatch):
+    encoder = compiled(tiny_model, 64)
+    assert encoder.allow_any_batch(noise(20, 64))
+    assert sorted(set(chunks)) == list(range(1, 17))
+    infer = _Streams._run
+
+    def infer_in_another_order(streams, pixels, features):
+        infer(streams, pixels, features)
+        if len(pixels) == 13:
+            features[5, 7] = np.nextafter(features[5, 7], np.float32(2))
+
+    # Small networks do so with AMX.
+    monkeypatch.setattr(_Streams, "_run", infer_in_another_order)
+    assert not encoder.allow_any_batch(noise(20, 64))
+    chunks.clear()
+    assert encoder(noise(3, 64)).shape == (3, tiny_model.n_features)
+    assert chunks == [8]
+
+
+def test_whether_any_batch_is_allowed_is_asked_once(tiny_model, monkeypatch):
+    asked, allow = [], OpenVINOEncoder.allow_any_batch
+    monkeypatch.setattr(
+        OpenVINOEncoder, "allow_any_batch", lambda encoder, probe: asked.append(len(probe)) or allow(encoder, probe)
+    )
+    for wish in ("auto", "openvino"):
+        monkeypatch.setenv(VARIABLE, wish)
+        encoder = choose_encoder(tiny_model)
+    if not machine.has_bf16_instructions():
+        assert asked == [64]
+        assert encoder._any_batch
 
 
 def test_threads_that_encode_at_the_same_time_get_features_of_their_own(tiny_model, pixels, monkeypatch):

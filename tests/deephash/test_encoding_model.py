@@ -145,11 +145,18 @@ def test_bfloat16_comes_first_where_the_processor_has_it_and_it_keeps_the_codes(
     for has, equal, name in ((True, 0.98, "openvino-bf16"), (True, 0.9, "openvino"), (False, 0.98, "openvino")):
         monkeypatch.setattr("deephash.encoders.computes_in_bf16", lambda has=has: has)
         cache.put_equal_bits(*network, "openvino-bf16", equal)
+        cache.put_any_batch(*network, "openvino-bf16", False)
         assert kept_encoder(*network).name == name
     monkeypatch.setattr("deephash.encoders.computes_in_bf16", lambda: True)
     monkeypatch.setattr("deephash.encoder_cache._VERDICTS", "none.json")
     cache.put_equal_bits(*network, "openvino", 1.0)
+    cache.put_any_batch(*network, "openvino", True)
     assert kept_encoder(*network) is None  # nobody has tried the faster one
+    monkeypatch.setattr("deephash.encoders.computes_in_bf16", lambda: False)
+    assert kept_encoder(*network)._any_batch
+    monkeypatch.setattr("deephash.encoder_cache._VERDICTS", "fewer.json")
+    cache.put_equal_bits(*network, "openvino", 1.0)
+    assert kept_encoder(*network) is None
 
 
 @pytest.mark.parametrize("equal", [0.5, None])
