@@ -26,7 +26,7 @@ from .openvino_import import import_openvino
 
 __all__ = [
     "BACK_ENDS", "VARIABLE", "Encoder", "OpenVINOEncoder", "computes_in_bf16", "has_openvino", "keeps_codes",
-    "kept_encoder", "wished_back_end",
+    "kept_encoder", "largest_chunk", "wished_back_end",
 ]  # fmt: skip
 
 VARIABLE = "DEEPHASH_ENCODER"
@@ -66,8 +66,8 @@ class OpenVINOEncoder:
     """The network compiled by OpenVINO for this CPU, at its first use; its features do not depend on the batch.
 
     Args:
-        network: OpenVINO's own model, of ``(B, size, size, 3) uint8`` to features; or what ``export`` gave of one, to
-            be ready sooner.
+        network: OpenVINO's own model, of ``(B, size, size, 3) uint8`` to features, for B up to ``largest_chunk``; or
+            what ``export`` gave of one, to be ready sooner.
         bf16: compute in bfloat16.
         any_batch: what ``allow_any_batch`` said of this network, on such a processor.
     """
@@ -83,8 +83,8 @@ class OpenVINOEncoder:
         """Returns the features; of threads that call at the same time, the first go first, and no stream waits."""
         n, pixels = len(pixels), np.ascontiguousarray(pixels)
         if self._any_batch:
-            return self._in_chunks(pixels, max(1, min(_most_images(pixels), -(-n // self._streams.n))))
-        step = max(1, _FILLED_PIXELS // _n_pixels(pixels))
+            return self._in_chunks(pixels, max(1, min(largest_chunk(pixels.shape[1]), -(-n // self._streams.n))))
+        step = _images_of(_FILLED_PIXELS, pixels.shape[1])
         if missing := -n % step:
             pixels = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
         return self._in_chunks(pixels, step)[:n]
@@ -95,7 +95,7 @@ class OpenVINOEncoder:
         Args:
             probe: pixels of pictures, at least 16.
         """
-        most = _most_images(probe)
+        most = largest_chunk(probe.shape[1])
         alone = self._in_chunks(probe[:most], 1)
         self._any_batch = all(
             np.array_equal(self._in_chunks(probe[:n], n), alone[:n], equal_nan=True) for n in range(2, most + 1)
@@ -171,13 +171,13 @@ class _Streams:
             self._idle.put(request)
 
 
-def _n_pixels(pixels: NDArray[np.uint8]) -> int:
-    return pixels.shape[1] * pixels.shape[2]
+def largest_chunk(size: int) -> int:
+    """Returns how many images of size x size pixels a stream takes at a time at most."""
+    return _images_of(_CHUNK_PIXELS, size)
 
 
-def _most_images(pixels: NDArray[np.uint8]) -> int:
-    """Returns how many images of that size a stream takes at a time at most."""
-    return max(1, min(_MAX_CHUNK, _CHUNK_PIXELS // _n_pixels(pixels)))
+def _images_of(n_pixels: int, size: int) -> int:
+    return max(1, min(_MAX_CHUNK, n_pixels // size**2))
 
 
 def wished_back_end() -> str:

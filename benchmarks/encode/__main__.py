@@ -5,11 +5,11 @@
 Four questions, each answered on this machine in one run: the bare forward pass of the default backbone in every way
 there is to run it, in turns; which share of the bits of the general models and of codes fitted to the collection is
 that of plain float32 PyTorch, and P@10, on photographs of objects (51 classes of Caltech-101; labels judge only); a
-whole ``deephash index`` of the photographs, each time between two bare forward passes, and what decoding costs; the
-encoders of other programs on the same files (``--peer imagededup|DeepImageSearch|CLIP=PYTHON``, a Python that has them
-and what deephash needs). ``--large N`` indexes N files, real photographs that differ in a comment, for peak memory, and
-once more, unchanged. ``--only index`` measures that part anew and leaves the others as they were. Raw numbers:
-``results/encode.json``, or ``encode-bf16.json`` where the processor computes in bfloat16.
+whole ``deephash index`` of the photographs, each time between bare forward passes, ours and ONNX Runtime's, and what
+decoding costs; the encoders of other programs on the same files (``--peer imagededup|DeepImageSearch|CLIP=PYTHON``, a
+Python that has them and what deephash needs). ``--large N`` indexes N files, real photographs that differ in a comment,
+for peak memory, and once more, unchanged. ``--only index`` measures that part anew and leaves the others as they were.
+Raw numbers: ``results/encode.json``, or ``encode-bf16.json`` where the processor computes in bfloat16.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.encode.back_ends import OURS, REFERENCE, Encode, back_ends, rate, rates
+from benchmarks.encode.back_ends import OURS, REFERENCE, Encode, back_ends, onnx_runtime, rate, rates
 from benchmarks.encode.codes import decoded, precision_at_10
 from benchmarks.encode.report import table
 from benchmarks.encode.whole import PEERS, copies_of, index_run, peer_run
@@ -44,6 +43,7 @@ from index import FileStat
 _MODEL = "general-128"
 _LENGTHS = (64, 128, 256, 512)
 _BATCH = 32  # of the bare forward pass beside whole runs
+_BATCH_OF_ONNX_RUNTIME = 4  # which it is fastest with
 _PARTS = (
     "forward", "picked", "codes", "decode_cpu_ms", "decode_cpu_ms_with_pillow_alone", "cores", "index", "peers",
     "large",
@@ -85,8 +85,17 @@ def _parts(photos: Path, objects: Path, peers: dict[str, str], rounds: int, larg
     model = load_model(_MODEL)
     files = list(find_images([photos]))
     pixels, _ = decoded(files[:256], model)
-    # About as long as a run over the photographs: speeds drift.
-    bare = partial(rate, model.encoder, np.concatenate([pixels] * 3), _BATCH)
+
+    def around() -> dict[str, float]:
+        # Ours about as long as a run over the photographs: speeds drift.
+        return {
+            "bare_images_per_second": rate(model.encoder, np.concatenate([pixels] * 3), _BATCH),
+            "onnx_runtime_images_per_second": rate(reference(), pixels, _BATCH_OF_ONNX_RUNTIME),
+        }
+
+    @functools.cache
+    def reference() -> Encode:
+        return onnx_runtime(model)
 
     @functools.cache
     def found() -> dict[str, Encode]:
@@ -104,9 +113,9 @@ def _parts(photos: Path, objects: Path, peers: dict[str, str], rounds: int, larg
         "decode_cpu_ms": lambda: decode_cpu_ms(photos),
         "decode_cpu_ms_with_pillow_alone": lambda: _decode_cpu_ms_with_pillow_alone(photos),
         "cores": count_processors,
-        "index": lambda: _index_runs(photos, bare, rounds),
+        "index": lambda: _index_runs(photos, around, rounds),
         "peers": lambda: [peer_run(name, python, photos) for name, python in peers.items()],
-        "large": lambda: _large(photos, large, bare),
+        "large": lambda: _large(photos, large, around),
     }
 
 
@@ -153,26 +162,29 @@ def _decode_cpu_ms_with_pillow_alone(photos: Path) -> float:
     return float(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def _index_runs(photos: Path, bare: Callable[[], float], rounds: int) -> list[dict[str, Any]]:
+def _index_runs(photos: Path, around: Callable[[], dict[str, float]], rounds: int) -> list[dict[str, Any]]:
     runs = []
     with tempfile.TemporaryDirectory() as folder:
         index_run(photos, Path(folder), _MODEL)  # converts and compiles what the cache has not yet
+    around()
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(_index_run(photos, Path(folder), bare))
+            runs.append(_index_run(photos, Path(folder), around))
     return runs
 
 
-def _index_run(photos: Path, folder: Path, bare: Callable[[], float]) -> dict[str, Any]:
-    """Returns a run over a new index, with the rates of the bare forward pass right before and after it."""
-    before = bare()
-    return index_run(photos, folder, _MODEL) | {"bare_images_per_second": [before, bare()]}
+def _index_run(photos: Path, folder: Path, around: Callable[[], dict[str, float]]) -> dict[str, Any]:
+    """Returns a run over a new index, with the rates of the bare forward passes right before and after it."""
+    before = around()
+    run = index_run(photos, folder, _MODEL)
+    after = around()
+    return run | {name: [before[name], after[name]] for name in before}
 
 
-def _large(photos: Path, n: int, bare: Callable[[], float]) -> dict[str, Any]:
+def _large(photos: Path, n: int, around: Callable[[], dict[str, float]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         collection = copies_of(photos, n, Path(folder, "collection"))
-        first = _index_run(collection, Path(folder), bare)
+        first = _index_run(collection, Path(folder), around)
         again = index_run(collection, Path(folder), _MODEL)
         if again["decoded"]:
             raise RuntimeError(f"the second run decoded {again['decoded']} images of an unchanged folder")

@@ -73,6 +73,7 @@ def _whole_table(numbers: dict[str, Any]) -> str:
     share = f"{statistics.median(shares):.2f} of the bare forward pass"
     if len(runs) > 1:
         share += f" around it, medians of {len(runs)} runs ({min(shares):.2f} to {max(shares):.2f})"
+    share += _beside_onnx_runtime(runs)
     slowly = numbers.get("decode_cpu_ms_with_pillow_alone")  # measured by now
     without = f" ({slowly:.1f} where Pillow scales)" if slowly else ""
     lines = ["| whole runs, files to codes | |", "|---|---|"]
@@ -87,7 +88,7 @@ def _whole_table(numbers: dict[str, Any]) -> str:
         first, again = large["first"], large["again"]
         name = f"`deephash index`, {first['images']:,} files"
         rate = _rate([first])
-        share = f"{_of_bare(first, bare):.2f} of the bare forward pass"
+        share = f"{_of_bare(first, bare):.2f} of the bare forward pass{_beside_onnx_runtime([first])}"
         rows[name] = f"{rate:.0f} images/s, {share}, peak {first['peak_mib'] / 1024:.2f} GiB"
         rows["... again, nothing changed"] = (
             f"{again['process_seconds']:.1f} s, peak {again['peak_mib'] / 1024:.2f} GiB"
@@ -97,7 +98,16 @@ def _whole_table(numbers: dict[str, Any]) -> str:
 
 def _of_bare(run: dict[str, Any], bare: float) -> float:
     """Returns a run's rate as a share of the bare forward pass around it; of ``bare`` where none was measured there."""
-    around = run.get("bare_images_per_second") or [bare]
+    return _share(run, run.get("bare_images_per_second") or [bare])
+
+
+def _beside_onnx_runtime(runs: list[dict[str, Any]]) -> str:
+    """Returns how the runs compare with what ONNX Runtime did around them; nothing, where that was not measured."""
+    shares = [_share(run, around) for run in runs if (around := run.get("onnx_runtime_images_per_second"))]
+    return f", {statistics.median(shares):.2f} of ONNX Runtime's" if shares else ""
+
+
+def _share(run: dict[str, Any], around: list[float]) -> float:
     return float(run["decoded"] / run["seconds"] / (sum(around) / len(around)))
 
 
