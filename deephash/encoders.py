@@ -224,9 +224,10 @@ def kept_encoder(weights: str, spec: InputSpec) -> OpenVINOEncoder | None:
                 break
     if chosen not in names:
         return None
-    any_batch = cache.any_batch(weights, spec, chosen)
+    if (any_batch := cache.any_batch(weights, spec, chosen)) is None:
+        return None
     network = cache.compiled(weights, spec, chosen) or cache.network(weights, spec, chosen)
-    if network is None or any_batch is None:
+    if network is None:
         return None
     return OpenVINOEncoder(network, bf16=chosen == "openvino-bf16", any_batch=any_batch)
 
