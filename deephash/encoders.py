@@ -75,14 +75,14 @@ class OpenVINOEncoder:
     def __init__(self, network: Any | bytes, *, bf16: bool, any_batch: bool = False) -> None:
         self.name = "openvino-bf16" if bf16 else "openvino"
         self._network = network
-        self._any_batch = any_batch
+        self.any_batch = any_batch
         self._lock = threading.Lock()
         self._running: _Streams | None = None
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the features; of threads that call at the same time, the first go first, and no stream waits."""
         n, pixels = len(pixels), np.ascontiguousarray(pixels)
-        if self._any_batch:
+        if self.any_batch:
             return self._in_chunks(pixels, max(1, min(largest_chunk(pixels.shape[1]), -(-n // self._streams.n))))
         step = _images_of(_FILLED_PIXELS, pixels.shape[1])
         if missing := -n % step:
@@ -97,10 +97,10 @@ class OpenVINOEncoder:
         """
         most = largest_chunk(probe.shape[1])
         alone = self._in_chunks(probe[:most], 1)
-        self._any_batch = all(
+        self.any_batch = all(
             np.array_equal(self._in_chunks(probe[:n], n), alone[:n], equal_nan=True) for n in range(2, most + 1)
         )
-        return self._any_batch
+        return self.any_batch
 
     def _in_chunks(self, pixels: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
         features = np.empty((len(pixels), self._streams.n_features), np.float32)

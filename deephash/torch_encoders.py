@@ -167,8 +167,8 @@ class _Candidates:
     def _keep_compiled(self, encoder: OpenVINOEncoder, features: NDArray[np.float32]) -> None:
         """Keeps the compiled network if it can be read again, to compute the same to the last bit."""
         exported = encoder.export()
+        again = OpenVINOEncoder(exported, bf16=encoder.name == "openvino-bf16", any_batch=encoder.any_batch)
         with contextlib.suppress(RuntimeError):
-            again = self._openvino(encoder.name, exported)
             if np.array_equal(again(self._probe), features):
                 self._cache.put_compiled(self._weights, self._spec, encoder.name, exported)
 

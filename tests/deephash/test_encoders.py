@@ -146,7 +146,7 @@ def test_whether_any_batch_is_allowed_is_asked_once(tiny_model, monkeypatch):
         encoder = choose_encoder(tiny_model)
     if not machine.has_bf16_instructions():
         assert asked == [64]
-        assert encoder._any_batch
+        assert encoder.any_batch
 
 
 def test_threads_that_encode_at_the_same_time_get_features_of_their_own(tiny_model, pixels, monkeypatch):

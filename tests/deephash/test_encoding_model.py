@@ -153,7 +153,7 @@ def test_bfloat16_comes_first_where_the_processor_has_it_and_it_keeps_the_codes(
     cache.put_any_batch(*network, "openvino", True)
     assert kept_encoder(*network) is None  # nobody has tried the faster one
     monkeypatch.setattr("deephash.encoders.computes_in_bf16", lambda: False)
-    assert kept_encoder(*network)._any_batch
+    assert kept_encoder(*network).any_batch
     monkeypatch.setattr("deephash.encoder_cache._VERDICTS", "fewer.json")
     cache.put_equal_bits(*network, "openvino", 1.0)
     assert kept_encoder(*network) is None
