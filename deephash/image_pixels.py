@@ -28,10 +28,7 @@ _EXIF_ORIENTATION = 0x0112
 
 
 def upright_rgb(image: Image.Image) -> tuple[Image.Image, bool]:
-    """Returns a loaded image as RGB with its EXIF orientation applied, and whether that turned it on its side.
-
-    It is the same image where that is what it is already.
-    """
+    """Returns a loaded image as plain RGB with its EXIF orientation applied, and whether that turned it on its side."""
     orientation = 1
     try:
         # Not exif_transpose: it also writes the EXIF anew, which is what fails on a damaged one.
@@ -42,18 +39,19 @@ def upright_rgb(image: Image.Image) -> tuple[Image.Image, bool]:
     rgb = to_rgb(image)
     if method is not None:
         rgb = rgb.transpose(method)
+    rgb.info = {}
     return rgb, method is not None and orientation >= 5
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Returns it as RGB of 8 bits, transparency on white; `images.load_image` has the rule for deeper pictures."""
+    """Returns a copy as RGB of 8 bits, transparency on white; `images.load_image` has the rule for deeper pictures."""
     if image.mode == "F" or image.mode.startswith("I"):
         low, high = _value_range(np.asarray(strip) for _, strip in _strips(image))
         return _by_strips(image, lambda strip: Image.fromarray(_to_8_bits(np.asarray(strip), low, high)).convert("RGB"))
     if image.has_transparency_data:
         return _by_strips(image, _on_white)
     if image.mode == "RGB":
-        return image
+        return image.copy()
     return _by_strips(image, lambda strip: strip.convert("RGB"))
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
-from PIL import Image, ImageFile, JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 
 from .image_errors import ImageError, failure_reason
 from .image_formats import open_image, png_without_comments
@@ -62,37 +62,25 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, at_least: i
     """
     path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     try:
-        image = _read(source, path, max_pixels, at_least)
-        if image is source or isinstance(image, ImageFile.ImageFile):
-            image = image.copy()  # a plain one, of the caller's own
+        if path is not None:
+            with open_regular(path) as stream:
+                return decode(stream, max_pixels=max_pixels, at_least=at_least)[0]
+        if isinstance(source, Image.Image):
+            check_size(source.size, max_pixels)
+            with _quiet():
+                source.load()
+                return upright_rgb(source)[0]
+        if isinstance(source, np.ndarray):
+            return rgb_from_array(source, max_pixels)
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return decode(io.BytesIO(source), max_pixels=max_pixels, at_least=at_least)[0]
+        if hasattr(source, "read"):
+            file = cast("BinaryIO", source)
+            file = file if file.seekable() else io.BytesIO(file.read())
+            return decode(file, max_pixels=max_pixels, at_least=at_least)[0]
     except Exception as error:
         raise ImageError(failure_reason(error), path=path) from error
-    if image is None:
-        raise TypeError(
-            f"an image must be a path, a file, bytes, a Pillow image or an array, not {type(source).__name__}"
-        )
-    image.info = {}
-    return image
-
-
-def _read(source: ImageSource, path: str | None, max_pixels: int, at_least: int | None) -> Image.Image | None:
-    if path is not None:
-        with open_regular(path) as stream:
-            return decode(stream, max_pixels=max_pixels, at_least=at_least)[0]
-    if isinstance(source, Image.Image):
-        check_size(source.size, max_pixels)
-        with _quiet():
-            source.load()
-            return upright_rgb(source)[0]
-    if isinstance(source, np.ndarray):
-        return rgb_from_array(source, max_pixels)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return decode(io.BytesIO(source), max_pixels=max_pixels, at_least=at_least)[0]
-    if hasattr(source, "read"):
-        file = cast("BinaryIO", source)
-        file = file if file.seekable() else io.BytesIO(file.read())
-        return decode(file, max_pixels=max_pixels, at_least=at_least)[0]
-    return None
+    raise TypeError(f"an image must be a path, a file, bytes, a Pillow image or an array, not {type(source).__name__}")
 
 
 def open_regular(path: str) -> BinaryIO:
@@ -112,7 +100,7 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def decode(file: BinaryIO, *, max_pixels: int, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
-    """Returns the picture, upright and RGB, and the full (width, height) it has after rotation."""
+    """Returns the picture and the full (width, height) it has after rotation."""
     try:
         return _decode_once(file, max_pixels, at_least)
     except ValueError as error:
